@@ -24,22 +24,15 @@ from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, valu
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failures
 from mvemo.cache.untrusted import PlainArray, attribute, group_of
+from mvemo.manifests.array_files import DAMAGED
 from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.files import Stamp, shown, stamp_of
 
 T = TypeVar("T")
 
-# Rows whose numbers differ by at most this are read together.
-GAP = 8
 # Maximum number of open files.
 MOST_OPEN = 64
-
-# Exceptions of h5py and of our readers on a damaged file. RuntimeError includes RecursionError.
-DAMAGE = (
-    *(OSError, RuntimeError, LookupError, ValueError, TypeError),
-    *(AttributeError, OverflowError, MemoryError),
-)
 
 
 def reason(error: BaseException) -> str:
@@ -81,7 +74,7 @@ def open_file(path: Path) -> Any:
         raise BadCache(f"{path}: expected a feature cache (HDF5 file), got {what}")
     try:
         file = _open_hdf5(path)
-    except DAMAGE as error:
+    except DAMAGED as error:
         what = "truncated" if "truncated" in str(error) else f"damaged ({error})"
         raise DamagedCache(
             f"{path}: is a {what} HDF5 file: copy it again, or extract again with --force"
@@ -117,7 +110,7 @@ def _check_header(file: Any, path: Path) -> None:
             made_by = shown(attribute(file, "mvemo", str)).strip("'")
             for name in ("clips", "features"):
                 group_of(file, name)
-    except DAMAGE as error:
+    except DAMAGED as error:
         raise BadCache(
             f"{path}: its header is damaged ({reason(error)}): copy it again, or extract again"
         ) from None
@@ -288,7 +281,7 @@ class CacheFile:
     def is_whole(self, digest: str) -> bool:
         """Read all values of a feature; return True if they match their checksum."""
         index = self.indexes[digest]
-        with suppress(*DAMAGE):
+        with suppress(*DAMAGED):
             return self._read_values(index, partial(is_whole, index))
         return False
 
@@ -299,28 +292,25 @@ class CacheFile:
         rows: Ints,
         use: Callable[[int, NDArray[Any]], None] = lambda *_: None,
     ) -> None:
-        """Fill `block` with vectors, or with the frames of consecutive sequences.
+        """Fill `block` with vectors, or with the frames of sequences.
 
-        Ascending rows are read together with short gaps between them. `use` is called with the
-        number of the first value that was read, and with all values of the read.
+        Consecutive rows are read together. `use` is called with the number of the first value
+        that was read, and with all values of the read.
         """
-        index, step = self.index(digest), np.diff(rows)
-        ends = [0, *(1 + np.flatnonzero((step < 1) | (step > GAP))).tolist(), len(rows)]
+        index = self.index(digest)
+        ends = [0, *(1 + np.flatnonzero(np.diff(rows) != 1)).tolist(), len(rows)]
 
         def read(values: PlainArray) -> None:
             filled = 0
             for first, end in pairwise(ends):
-                run = rows[first:end]
-                start, stop = int(index.bounds[run[0]]), int(index.bounds[run[-1] + 1])
-                whole = run[-1] - run[0] == len(run) - 1
-                part = block[filled : filled + (stop - start if whole else len(run))]
-                if whole and values.dtype == block.dtype:
+                start, stop = (int(index.bounds[i]) for i in (rows[first], rows[end - 1] + 1))
+                part = stored = block[filled : filled + stop - start]
+                if values.dtype == block.dtype:
                     values.read_into(part, start)
-                    use(start, part)
                 else:
                     stored = values.read(start, stop)
-                    part[:] = stored if whole else stored[run - run[0]]
-                    use(start, stored)
+                    part[:] = stored
+                use(start, stored)
                 filled += len(part)
 
         self._read_values(index, read)
@@ -344,7 +334,7 @@ class CacheFile:
             file = self._pool.get(self.path)
             try:
                 return read(file)
-            except DAMAGE as error:
+            except DAMAGED as error:
                 repair = f"run 'mvemo cache repair {self.path}'"
                 again = "extract again" if what == "clip table" else repair
                 raise BadCache(
@@ -358,7 +348,7 @@ class CacheFile:
             return self.read(what, read)
         try:
             return read(self._pool.get(self.path))
-        except DAMAGE as error:
+        except DAMAGED as error:
             part_name = what if what.startswith("feature ") else f"the {what}"
             self.lost.append(f"{part_name} cannot be read ({reason(error)})")
             return default
@@ -379,7 +369,7 @@ class RunningChecksum:
     def _add(self, start: int, block: NDArray[Any]) -> None:
         """Add values from `start` on; values before it that were not needed are read."""
         step = max(1, STEP // (4 * self._index.spec.dim))
-        with suppress(*DAMAGE):
+        with suppress(*DAMAGED):
             while self._position < start:
                 gap = min(step, start - self._position)
                 self._update(self._file.stored(self._index, self._position, self._position + gap))

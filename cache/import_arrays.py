@@ -310,7 +310,7 @@ def read_array(
                 return mapping.read(dataset, id_column, guess)
     except MvemoError:
         raise
-    except (ValueError, *DAMAGED) as error:
+    except DAMAGED as error:
         what = " ".join(str(error).split()) or type(error).__name__
         raise BadCache(f"{path}: cannot be read as an array: {what}") from None
     known = ", ".join((".npy", ".npz", *HDF5, *TABLES))

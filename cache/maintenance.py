@@ -61,7 +61,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
         refuse_parts(out)
         shards = [file for path in paths for file in cache_file.cache_files(Path(path))]
         files = [CacheFile(file, pool).load() for file in shards]
-        rewrite(out, Cache(out, files).plan(), parts_folder(out) / "merged.tmp")
+        rewrite(out, Cache(out, files).plan())
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def select_features(
         if dry_run or (not removed and not groups and out == path):
             return removed
         before = sum(file.path.stat().st_size for file in files)
-        rewrite(out, plan, parts_folder(out) / "merged.tmp")
+        rewrite(out, plan)
         return replace(removed, freed=before - out.stat().st_size)
 
 
@@ -228,7 +228,7 @@ def repair_cache(path: Path | str) -> list[str]:
                 )
             plan = newest_plan(table, sources, newest_failures(sources), {})
             plan.merged = tuple(part.path.name for part in parts)
-            dropped = rewrite(path, plan, folder / "merged.tmp", drop=True)
+            dropped = rewrite(path, plan, drop=True)
             done += [f"{sentence}: dropped" for sentence in dropped]
             pool.close()
             left = verify_cache(path)

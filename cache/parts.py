@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +13,6 @@ import filelock
 
 from mvemo.cache.cache_file import CacheFile, FilePool, part_paths, parts_folder, refuse_folder
 from mvemo.cache.errors import BadCache, CacheBusy
-from mvemo.cache.index import Index
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.manifests.text_files import read_json
 
@@ -97,17 +96,10 @@ def read_parts(cache: Path, pool: FilePool, main: CacheFile | None) -> list[Cach
             parts.append(CacheFile(path, pool).load())
         except BadCache as error:
             warnings.warn(f"{error}; the rows of this part are extracted again", stacklevel=2)
-    _leave_out_unknown(parts if main is None else [main, *parts])
-    return parts
-
-
-def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
-    """Leave out features for which the sources do not name all training clips of the net."""
-    features: dict[str, list[Index]] = {}
-    for source in sources:
-        for digest, index in source.indexes.items():
-            features.setdefault(digest, []).append(index)
-    for digest, indexes in features.items():
+    sources = parts if main is None else [main, *parts]
+    for digest in dict.fromkeys(digest for source in sources for digest in source.indexes):
+        # Features are left out if the sources do not name all training clips of the net.
+        indexes = [source.indexes[digest] for source in sources if digest in source.indexes]
         named = {clip for index in indexes for clip in index.spec.trained_on}
         if len(named) < max(index.n_trained_on for index in indexes):
             for source in sources:
@@ -115,8 +107,9 @@ def _leave_out_unknown(sources: Sequence[CacheFile]) -> None:
             warnings.warn(
                 f"{indexes[0].spec.label}: the part with its training clips is lost; the rows of "
                 "this feature are extracted again",
-                stacklevel=3,
+                stacklevel=2,
             )
+    return parts
 
 
 def remove_parts(cache: Path) -> None:

@@ -19,13 +19,14 @@ import numpy as np
 import xxhash
 
 from mvemo.cache import schema
-from mvemo.cache.cache_file import DAMAGE, CacheFile, RunningChecksum
+from mvemo.cache.cache_file import CacheFile, RunningChecksum, parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows, write_index
 from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import ClipTable, Curves, Failure, Failures
 from mvemo.cache.union import Plan, in_order, plan_rows
 from mvemo.cache.untrusted import write_attribute
+from mvemo.manifests.array_files import DAMAGED
 from mvemo.manifests.array_types import F32, Ints
 from mvemo.manifests.files import replacing
 
@@ -121,17 +122,17 @@ def _size(plan: Plan) -> int:
     return values + clips + texts + 4 * len(repr(records)) + (1 << 17)
 
 
-def rewrite(
-    target: Path, plan: Plan, temp: Path | None = None, *, drop: bool = False, kept: str = ""
-) -> list[str]:
+def rewrite(target: Path, plan: Plan, *, drop: bool = False, kept: str = "") -> list[str]:
     """Write a plan to a file atomically, and check every row.
 
     Corrupt rows raise BadCache; with `drop`, they are dropped, and a sentence each is returned.
-    `temp` is the path of the temporary file.
+    `kept` ends the message for a file that cannot be written.
     """
     dropped: list[str] = []
     ids = plan.table.clip_ids
-    # `kept` ends the message for a file that cannot be written.
+    # If the target is locked, the next writer finds what a killed one left in its folder.
+    folder = parts_folder(target)
+    temp = folder / "merged.tmp" if folder.is_dir() else None
     with replacing(target, temp, kept=kept) as temp:
         while True:
             require_room(temp, _size(plan))
@@ -266,7 +267,7 @@ def _read_block(
         read = block[rows] if adjacent else np.empty((len(clips), feature.spec.dim), np.float32)
         try:
             sources[origin[clips[0]]].fill(read, feature.spec.digest, row[clips])
-        except DAMAGE:
+        except DAMAGED:
             read[:] = np.nan
             # Other clips of the group may be readable.
             groups += np.array_split(clips, len(clips))[::-1] if len(clips) > 1 else []

@@ -17,7 +17,6 @@ from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
 from mvemo.cache.table import ClipTable, Failure, Failures, check_table, check_texts, subset
 from mvemo.cache.union import Plan
 from mvemo.manifests.array_types import F32
-from mvemo.manifests.files import to_json_values
 
 # Rows, bytes and seconds after which rows are committed.
 LIMITS = (1024, 64 << 20, 60.0)
@@ -157,13 +156,13 @@ class PartWriter:
         """
         self._check_open()
         if self._memory:
-            memory, facts = self._frozen_memory(), dict(to_json_values(self.provenance))
-            content = memory.indexes, memory.failures, memory.curves, facts
+            memory = self._frozen_memory()
+            content = memory.indexes, memory.failures, memory.curves, self.provenance
             plan = Plan(memory.table, [memory], *content)
             # The name must be unique because other processes write parts, too.
             self._folder.mkdir(exist_ok=True)
             path = self._folder / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"
-            rewrite(path, plan, path.with_suffix(".tmp"), kept=KEPT)
+            rewrite(path, plan, kept=KEPT)
             self._next += 1
             self._note_part(path)
             for digest in memory.indexes:

@@ -98,7 +98,7 @@ def table_checksum(table: ClipTable) -> str:
 
 def _stored_labels(table: ClipTable) -> NDArray[Any]:
     """Return the labels as they are stored in a file."""
-    dtype = np.dtype(label_kind(table.task).dtype).newbyteorder("<")
+    dtype = label_kind(table.task).dtype.newbyteorder("<")
     return np.ascontiguousarray(table.labels, dtype=dtype)
 
 
@@ -169,7 +169,7 @@ def read_table(file: Any) -> ClipTable:
     facts = {name: attribute(group, name, kind) for name, kind in _TABLE_ATTRIBUTES.items()}
     texts: dict[str, Any]
     texts = {field: read_texts(group, name) for name, field in _TABLE_TEXTS.items()}
-    kind = np.dtype(label_kind(facts["task"]).dtype).newbyteorder("<")
+    kind = label_kind(facts["task"]).dtype.newbyteorder("<")
     arrays: dict[str, Any] = {
         name: array_of(group, name, dtype).read()
         for name, dtype in (("splits", "<i8"), ("disagreement", "<f8"))

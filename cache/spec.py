@@ -199,12 +199,6 @@ def leaked_rows(
     return tested, clips, [i for i in tested if table.groups[i] in groups]
 
 
-def saw_its_fold(spec: FeatureSpec, table: ClipTable) -> bool:
-    """Return True if a net was trained on groups of its test clips, or has no test clips."""
-    leaked = leaked_rows(spec, table)
-    return leaked is not None and (not leaked[0] or bool(leaked[2]))
-
-
 def in_half_precision(spec: FeatureSpec) -> FeatureSpec:
     """Return the spec of a sequence stored as float16; its keys differ from those of float32."""
     return replace(spec, params={**spec.params, STORAGE: "float16"})

@@ -22,7 +22,8 @@ Curves = dict[str, dict[str, list[float]]]
 SHOWN = 3
 # Compared parts of a clip table: single values, and values of each clip.
 SINGLE = ("task", "classes", "k", "fold_seed", "digest", "synthetic", "scale", "predicted_by")
-FIELDS = (*SINGLE, "labels", "groups", "folds", "splits", "disagreement")
+OPTIONAL = ("splits", "disagreement")  # arrays that may be None
+FIELDS = (*SINGLE, "labels", "groups", "folds", *OPTIONAL)
 # Values of `ClipTable.splits`.
 TRAIN, VALIDATION, TEST = 0, 1, 2
 # Numbers; failures of one kind may differ in them.
@@ -98,15 +99,11 @@ class ClipTable:
 
 def subset(table: ClipTable, rows: Sequence[int]) -> ClipTable:
     """Return a table of the given rows, in the given order."""
-    return replace(
-        table,
-        clip_ids=tuple(table.clip_ids[i] for i in rows),
-        groups=tuple(table.groups[i] for i in rows),
-        labels=table.labels[list(rows)],
-        folds=table.folds[list(rows)],
-        splits=None if table.splits is None else table.splits[list(rows)],
-        disagreement=None if table.disagreement is None else table.disagreement[list(rows)],
-    )
+    taken: dict[str, Any] = {n: getattr(table, n) for n in ("labels", "folds", *OPTIONAL)}
+    taken = {name: values[list(rows)] for name, values in taken.items() if values is not None}
+    for name in ("clip_ids", "groups"):
+        taken[name] = tuple(getattr(table, name)[i] for i in rows)
+    return replace(table, **taken)
 
 
 def check_table(table: ClipTable, where: str) -> None:

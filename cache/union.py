@@ -33,17 +33,17 @@ def merge_tables(files: Sequence[CacheFile]) -> ClipTable:
     ids = [clip for table in tables for clip in table.clip_ids]
     place: dict[str, int] = {}
     rows = [place.setdefault(clip, i) for i, clip in enumerate(ids)]
+    arrays: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables])
+        for name in ("labels", "folds", *["splits"] * (first.splits is not None))
+    }
     together = replace(
         first,
         name=min(table.name for table in tables),
         clip_ids=tuple(ids),
-        groups=tuple(group for t in tables for group in t.groups),
-        labels=np.concatenate([t.labels for t in tables]),
-        folds=np.concatenate([t.folds for t in tables]),
-        splits=np.concatenate([t.splits for t in tables if t.splits is not None])
-        if first.splits is not None
-        else None,
+        groups=tuple(group for table in tables for group in table.groups),
         disagreement=_joined_disagreement(tables),
+        **arrays,
     )
     if len(place) < len(ids):
         stop = 0

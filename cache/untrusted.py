@@ -12,7 +12,6 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +128,7 @@ def array_of(
     item = _member(group, name)
     if not isinstance(item, h5py.h5d.DatasetID):
         raise ValueError(f"{name} is not a data set")
-    stored_shape, stored_dtype = item.shape, _dtype_of(item.get_type(), dtype)
+    stored_shape, stored_dtype = item.shape, _dtype_of(item.get_type())
     if stored_dtype.hasobject:
         raise ValueError(f"{name}: expected values of fixed width")
     if stored_shape is None:
@@ -153,19 +152,12 @@ def array_of(
     return PlainArray(item, name, stored_shape, stored_dtype, offset, file)
 
 
-def _dtype_of(kept: Any, expected: Any = None) -> np.dtype[Any]:
-    """Return the NumPy type of a stored type; comparing with `expected` first is faster."""
-    if expected is not None and kept.equal(_hdf5_type(np.dtype(expected))):
-        return np.dtype(expected)
+def _dtype_of(kept: Any) -> np.dtype[Any]:
+    """Return the NumPy type of a stored type."""
     if isinstance(kept, h5py.h5t.TypeStringID) and not kept.is_variable_str():
         return np.dtype(f"S{kept.get_size()}")
     dtype: np.dtype[Any] = kept.dtype
     return dtype
-
-
-@lru_cache(maxsize=32)
-def _hdf5_type(dtype: np.dtype[Any]) -> Any:
-    return h5py.h5t.py_create(dtype, logical=True)
 
 
 def _check_size(item: Any, name: str, n_bytes: int, most: int) -> None:

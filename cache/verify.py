@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.cache_file import DAMAGE, CacheFile, FilePool, cache_files, reason
+from mvemo.cache.cache_file import CacheFile, FilePool, cache_files, reason
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, is_whole
 from mvemo.cache.reader import Cache
 from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
 from mvemo.cache.untrusted import PlainArray, run_limited
+from mvemo.manifests.array_files import DAMAGED
 from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MissingFile
 from mvemo.manifests.labels import label_kind
@@ -159,7 +160,7 @@ def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list
         if is_whole(index, values):
             return []
         found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
-    except DAMAGE as error:
+    except DAMAGED as error:
         return [f"feature {label} cannot be read ({reason(error)})"]
     if not found:
         found = [f"{label}: the values do not match their checksum"]

@@ -19,11 +19,11 @@ from mvemo.cache.index import Index
 from mvemo.cache.parts import locked_cache, part_number, read_parts, remove_parts
 from mvemo.cache.rewrite import MemoryRows, newest_failures, newest_plan, rewrite
 from mvemo.cache.row_writer import KEPT, LIMITS, PartWriter, StoredRows
-from mvemo.cache.spec import FeatureSpec, saw_its_fold
+from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import ClipTable, check_table
 from mvemo.cache.union import Plan
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import cause, to_json_values
+from mvemo.manifests.files import cause
 
 
 class CacheWriter(PartWriter):
@@ -163,11 +163,10 @@ class CacheWriter(PartWriter):
         sources: list[CacheFile | MemoryRows] = [*self._sources()]
         if self._memory:
             sources.append(self._frozen_memory())
-        content = self.table, sources, self._failures, dict(to_json_values(self.provenance))
+        content = self.table, sources, self._failures, self.provenance
         plan = newest_plan(*content, requested=self._specs, keep=self._is_kept)
         plan.merged = tuple(part.path.name for part in self._parts)
-        temp = self._folder / "merged.tmp"
-        for corrupt in rewrite(self.path, plan, temp, drop=True, kept=KEPT):
+        for corrupt in rewrite(self.path, plan, drop=True, kept=KEPT):
             warnings.warn(f"{corrupt} and was dropped: run again to extract it", stacklevel=2)
         self._pool.close()
         remove_parts(self.path)
@@ -177,9 +176,11 @@ class CacheWriter(PartWriter):
         digest = feature.spec.digest
         stale = [self._row[clip] for clip in self._stale.get(digest, ())]
         feature.drop(np.array(stale, np.int64))
-        if digest in self._withdrawn:
-            return False
-        return digest in self._specs or not saw_its_fold(feature.spec, self.table)
+        if digest in self._withdrawn or digest in self._specs:
+            return digest not in self._withdrawn
+        # Nets that saw groups of their test clips, or have no test clips, are dropped.
+        leaked = leaked_rows(feature.spec, self.table)
+        return leaked is None or (bool(leaked[0]) and not leaked[2])
 
     def __enter__(self) -> CacheWriter:
         return self
@@ -234,4 +235,4 @@ def write_clips(path: Path, table: ClipTable, provenance: Mapping[str, Any]) -> 
     Raise BadCache for an inconsistent table, MvemoError if the file cannot be written.
     """
     check_table(table, str(path))
-    rewrite(path, Plan(table, provenance=dict(to_json_values(provenance))))
+    rewrite(path, Plan(table, provenance=dict(provenance)))

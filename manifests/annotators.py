@@ -165,21 +165,20 @@ def merge_annotators(
     for name in ("path", "start", "duration", "group", "fold", "split"):
         message = f"its {name} differs from that of the same clip in line {{other.line}}"
         must_agree(rows, _clip, name, message, problems)
+    if problems.found:
+        return _labelled([of_clip[0] for of_clip in by_clip.values()], names, problems, skip), []
     merged, n_ties, n_blank, more = [], 0, 0, [Extra() for _ in by_clip]
-    if kind.numeric and not problems.found:
+    if kind.numeric:
         more = _residual_deviations(classes, [*by_clip.values()])
-    for (first_row, *others), residual in zip(by_clip.values(), more, strict=True):
-        label, extra = first_row.label, [*first_row.extra]
-        labels = [row.label for row in (first_row, *others)]
-        if not problems.found:
-            n_blank += sum(bool(_blank(one, names)) for one in labels)
-            votes = [str(one[0]) for one in labels if one]
-            label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
-            n_ties += not kind.numeric and len(multimode(votes)) > 1
-            extra = _merge_extra([dict(row.extra) for row in (first_row, *others)])
-            extra = [item for item in extra if item[0] not in {ANNOTATOR, *dict(new)}]
-            extra += new + residual
-        merged.append(replace(first_row, label=label, extra=tuple(extra)))
+    for of_clip, residual in zip(by_clip.values(), more, strict=True):
+        labels = [row.label for row in of_clip]
+        n_blank += sum(bool(_blank(one, names)) for one in labels)
+        votes = [str(one[0]) for one in labels if one]
+        label, new = mean_label(classes, labels) if kind.numeric else majority_label(votes)
+        n_ties += not kind.numeric and len(multimode(votes)) > 1
+        extra = _merge_extra([dict(row.extra) for row in of_clip])
+        extra = [item for item in extra if item[0] not in {ANNOTATOR, *dict(new)}]
+        merged.append(replace(of_clip[0], label=label, extra=(*extra, *new, *residual)))
     what = "means" if kind.numeric else "majorities"
     notes = [f"labels: {what} of {len(rows)} rows by {len({*people})} annotators"]
     if not kind.numeric:
@@ -246,16 +245,15 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
     if not kind.numeric and ANNOTATORS not in known:
         # Without the number of annotators, the column has another meaning.
         return None
-    limits = [(1.0, np.inf), *[(0.0, np.inf if kind.numeric else 1.0)] * len(names)]
     more = [(RESIDUAL if kind.numeric else VOTES).format(name) for name in manifest.classes]
-    if known & {*more}:
-        names, limits = [*names, *more], [*limits, *[(0.0, np.inf)] * len(more)]
-    found = np.full((len(manifest), 1 + len(names)), np.nan)
+    names = [ANNOTATORS, *names, *more * bool(known & {*more})]
+    found = np.full((len(manifest), len(names)), np.nan)
     problems = Problems(Path(manifest.name))
     report = problems.at(0)
     for i, clip in enumerate(manifest.clips):
         cells = dict(clip.extra)
-        for j, (name, (low, high)) in enumerate(zip([ANNOTATORS, *names], limits, strict=True)):
+        for j, name in enumerate(names):
+            low, high = float(name == ANNOTATORS), 1.0 if name == AGREEMENT else np.inf
             if cell := cells.get(name, "").strip():
                 where = f"clip {clip.clip_id!r}: {name}"
                 found[i, j] = value = parse_number(cell, where, report)

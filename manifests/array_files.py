@@ -26,10 +26,11 @@ MOST_INFLATED = 20
 ALWAYS = 64 << 20
 _HEADER = 10_000  # maximum length of an array's header in characters, as in NumPy
 _MEMBERS = 100_000  # maximum number of members of an archive
-# Exceptions that readers raise for damaged files, in addition to ValueError.
+# Exceptions that readers raise for damaged files. RuntimeError includes RecursionError.
 DAMAGED = (
-    *(OSError, EOFError, LookupError, TypeError, AttributeError, SyntaxError, RuntimeError),
-    *(OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile, zlib.error),
+    *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, SyntaxError),
+    *(RuntimeError, OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile),
+    zlib.error,
 )
 
 
@@ -133,7 +134,7 @@ def _as_value_error(name: str = "") -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
-    except (ValueError, *DAMAGED) as error:
+    except DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         text = " ".join(str(error).split()) or type(error).__name__

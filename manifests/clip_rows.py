@@ -5,7 +5,7 @@ import posixpath
 import stat
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from itertools import compress, repeat
 from math import nan
@@ -78,7 +78,9 @@ class RowParser:
         ]
         full = [*self.table.full_rows(self.problems)]
         lines = [line for line, _ in full]
-        columns = {key: [cells[i].strip() for _, cells in full] for key, i in self._place.items()}
+        if len(full) < len(self.table.rows) - 1:
+            self.table = replace(self.table, rows=(self.table.rows[0], *full))
+        columns = {key: self.table.cells(key) for key in self._place}
         if "path" in columns and self.table.kind:
             # Our own files may have paths with outer spaces; others put spaces after commas.
             raw = [cells[self._place["path"]] for _, cells in full]
@@ -104,12 +106,10 @@ class RowParser:
 
     def _tidy_paths(self, rows: Sequence[Row]) -> None:
         """Normalise the paths of rows; report those that are not below the media root."""
-        outside = []
+        tidy = {path: path and inside_root(path, self.root) for path in {row.path for row in rows}}
+        outside = [row for row in rows if tidy[row.path] is None]
         for row in rows:
-            if row.path:
-                path = inside_root(row.path, self.root)
-                outside += [row] if path is None else []
-                row.path = path or row.path
+            row.path = tidy[row.path] or row.path
         root = f"below the media root {str(self.root)!r}"
         cure = "give their folder with --root"
         if len(outside) == len(rows) > 1:
@@ -298,7 +298,8 @@ def _check_folds(rows: Sequence[Row], problems: Problems) -> None:
 def with_absolute_paths(table: TableRows, folder: Path) -> TableRows:
     """Return the table with absolute paths if some leave the folder, and all files exist."""
     cells = table.cells("path")
-    outside = len({*map(os.path.isabs, cells)}) > 1 or any(".." in cell for cell in cells)
+    starts = {cell[:1] for cell in cells}
+    outside = len({*map(os.path.isabs, starts)}) > 1 or any(".." in cell for cell in cells)
     if table.kind or not outside:
         return table
     paths = [os.path.abspath(os.path.join(folder, cell)) for cell in cells]

@@ -3,10 +3,10 @@
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
 from mvemo.manifests.errors import DiskFailed
 from mvemo.manifests.files import cause, sync_folder, to_json_values, write_text
@@ -31,7 +31,9 @@ class Journal:
         text = _lines(entries)
         try:
             is_new = not self.path.exists()
-            with self.path.open("ab+", buffering=0) as file, _locked(file):
+            with self.path.open("ab+", buffering=0) as file:
+                with suppress(OSError):  # some file systems have no locks
+                    fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))
                 # A torn last line is ended, so that only this line is lost.
@@ -71,14 +73,6 @@ class Journal:
             except (ValueError, TypeError, KeyError):
                 n_bad += 1
         return found, n_bad
-
-
-@contextmanager
-def _locked(file: IO[bytes]) -> Iterator[None]:
-    """Keep other processes from appending to a file, where its file system has locks."""
-    with suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX)
-    yield  # closing the file releases the lock
 
 
 def _lines(entries: Iterable[Mapping[str, Any]]) -> bytes:

@@ -45,9 +45,9 @@ class LabelKind:
     separator: str = ";"  # of the tags in a cell
 
     @property
-    def dtype(self) -> type[np.int64] | type[np.float64]:
+    def dtype(self) -> np.dtype[Any]:
         """Type of the numbers in an array of labels."""
-        return np.float64 if self.numeric else np.int64
+        return np.dtype(np.float64 if self.numeric else np.int64)
 
     @property
     def n_axes(self) -> tuple[int, ...]:

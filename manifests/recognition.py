@@ -103,7 +103,9 @@ class _Recogniser:
     deviations: dict[str, str] = field(default_factory=dict)
 
     def sample(self, name: str) -> list[str]:
-        return self.table.cells(name, most=_SAMPLE)
+        """Return about `_SAMPLE` cells from all over a column."""
+        cells = self.table.cells(name)
+        return cells[:: 1 + len(cells) // _SAMPLE]
 
     def numbers(self, name: str) -> Sequence[str]:
         """Return some cells of a column, with decimal points if they are numbers."""

@@ -33,21 +33,17 @@ def _normalise(label: str) -> str:
     return " ".join(label.casefold().translate(str.maketrans("_-()", "    ")).split())
 
 
-def _read_schemes() -> dict[str, Scheme]:
-    tables = read_toml(Path(__file__).with_name("schemes.toml"))
-    doubtful = tables.pop("doubtful")
-    schemes = {}
-    for name, members in tables.items():
-        words = {
-            _normalise(word): class_name
-            for class_name, listed in members.items()
-            for word in (class_name, *listed)
-        }
-        schemes[name] = Scheme(name, tuple(members), words, doubtful.get(name, {}))
-    return schemes
-
-
-SCHEMES = _read_schemes()
+_TABLES = read_toml(Path(__file__).with_name("schemes.toml"))
+_DOUBTFUL = _TABLES.pop("doubtful")
+SCHEMES: dict[str, Scheme] = {
+    name: Scheme(
+        name,
+        classes=tuple(members),
+        words={_normalise(word): c for c, listed in members.items() for word in (c, *listed)},
+        doubtful=_DOUBTFUL.get(name, {}),
+    )
+    for name, members in _TABLES.items()
+}
 
 
 def find_scheme(name: str) -> Scheme:

@@ -77,28 +77,21 @@ class TableRows:
         """Return the line of a setting, or 0 if it is missing."""
         return self.settings.get(key, (0, ""))[0]
 
-    @property
+    @cached_property
     def header(self) -> list[str]:
         """Names of the columns; empty for an empty table."""
         return [plain_text(cell.strip()) for cell in self.rows[0][1]] if self.rows else []
 
-    def cells(self, name: str, most: int = 0) -> list[str]:
-        """Return the cells of a column, except in short rows; empty if there is no such column.
-
-        If `most` is given, only about as many cells are returned, from all over the column.
-        """
-        header = self.header
-        if name not in header:
-            return []
-        i, step = header.index(name), -(-len(self.rows) // most) if most else 1
-        if (i, step) not in self._columns:
-            rows = self.rows[1::step]
-            self._columns[i, step] = [cells[i].strip() for _, cells in rows if len(cells) > i]
-        return self._columns[i, step]
+    def cells(self, name: str) -> list[str]:
+        """Return the cells of a column, except in short rows; empty if there is no such column."""
+        if name in self.header and name not in self._columns:
+            i = self.header.index(name)
+            self._columns[name] = [row[i].strip() for _, row in self.rows[1:] if len(row) > i]
+        return self._columns.get(name, [])
 
     @cached_property
-    def _columns(self) -> dict[tuple[int, int], list[str]]:
-        """Cells that were read before, by the index of their column and the step between rows."""
+    def _columns(self) -> dict[str, list[str]]:
+        """Cells that were read before, by column."""
         return {}
 
     def points(self, cells: Sequence[str]) -> Sequence[str]:

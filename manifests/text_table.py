@@ -37,10 +37,10 @@ def escaped(name: str) -> str:
     return _UNSTORABLE.sub(lambda found: repr(found[0])[1:-1], name)
 
 
-def shown_name(name: str, most: int = 72) -> str:
+def shown_name(name: str) -> str:
     """Return a file name on one line: escaped, only the end of a long name."""
     plain = escaped(name)
-    return plain if len(plain) <= most else f"…{plain[1 - most :]}"
+    return plain if len(plain) <= 72 else f"…{plain[-71:]}"
 
 
 def html_table(caption: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

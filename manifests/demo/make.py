@@ -59,31 +59,10 @@ def make_demo(
     ``folder/demo.json`` with the settings, and ``folder/manifest.csv``, which is written last.
     Clips of one group share key, instrument and palette, like pieces of one music video.
 
-    Parameters
-    ----------
-    folder
-        Folder of the set. An existing set with other settings is replaced; an interrupted one is
-        completed.
-    clips_per_class, clips_per_group
-        Number of clips, from 1. A class's last group may be smaller.
-    seconds
-        Length of a clip in seconds, 0.5 to 120.
-    seed
-        Random seed, from 0. The same settings give the same files, byte for byte, with the same
-        versions of numpy and of the encoders.
-    progress
-        Function that is called with the number of finished clips and of all clips.
-
-    Returns
-    -------
-    The manifest, marked synthetic.
-
-    Raises
-    ------
-    BadManifest
-        A number is out of range, or the folder has a manifest that is not of a demo set.
-    MvemoError
-        The folder cannot be written, or PyAV or its encoders are missing.
+    A class's last group may be smaller. An existing set with other settings is replaced, an
+    interrupted one completed. The same settings give the same files, byte for byte, with the same
+    versions of numpy and of the encoders. `progress` is called with the number of finished clips
+    and of all clips.
     """
     settings = _Settings(clips_per_class, clips_per_group, seconds, seed)
     folder, clips = Path(folder), tuple(_clips(clips_per_class, clips_per_group))

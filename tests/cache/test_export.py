@@ -53,10 +53,8 @@ def test_csv(path, tmp_path, spec):
 def test_parquet_has_the_cells_of_csv(path, tmp_path, spec):
     for suffix in ("csv", "parquet"):
         export_cache(path, spec.name, tmp_path / f"x.{suffix}")
-    found, expected = (
-        pandas.read_parquet(tmp_path / "x.parquet"),
-        pandas.read_csv(tmp_path / "x.csv"),
-    )
+    found = pandas.read_parquet(tmp_path / "x.parquet")
+    expected = pandas.read_csv(tmp_path / "x.csv")
     assert found["clip_id"].tolist() == expected["clip_id"].tolist()
     pandas.testing.assert_frame_equal(found, expected, check_dtype=False, rtol=1e-6)
 

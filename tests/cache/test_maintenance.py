@@ -266,9 +266,8 @@ def test_differences_of_values_clips_and_parameters(path, tmp_path):
     assert "mel: different parameter sr: None and 8000" in lines
     assert "music1d: only the first has clips 'c5'" in lines
     assert "music1d: only the second has clips 'c4'" in lines
-    assert any(
-        line.startswith("music1d: values of 1 of 4 clips differ by at most ") for line in lines
-    )
+    start = "music1d: values of 1 of 4 clips differ by at most "
+    assert any(line.startswith(start) for line in lines)
     assert lines[-1] == "failures differ for 'c4' (decode:audio), 'c4' (embed:c3d)"
 
 

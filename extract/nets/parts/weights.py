@@ -224,7 +224,7 @@ def file_layout(path: Path) -> str:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = archive.namelist()
-        except (*DAMAGED, ValueError) as error:
+        except DAMAGED as error:
             raise BadWeights(f"{path}: damaged or incomplete: {error}") from error
         if any(name.endswith("data.pkl") for name in names):
             return "torch checkpoint"
