@@ -29,6 +29,8 @@ export const asksPerson = (clip) => (clip.cautions ?? []).includes("ask");
 export const notesOf = (clip) => (clip.notes ?? []).filter((note) =>
   clip.kind !== "audio" || !note.startsWith("predicted only from sound ("));
 const copies = new Map(); // content → paths of the files that have it
+const orders = new Map(); // name of a sort → all clips in its order
+let texts = new WeakMap(); // clip → text to search
 export const copiesOf = (clip) => copies.get(clip.content) ?? [];
 const LETTERS = { ł: "l", ø: "o", ß: "ss", æ: "ae", œ: "oe", đ: "d", ð: "d", þ: "th", ħ: "h", ŧ: "t",
   ı: "i", "’": "'" };
@@ -105,8 +107,10 @@ function isShown(clip) {
   if (moods.size && !moodsOf(clip).some((mood) => moods.has(mood))) return false;
   if ((doubt && !(clip.doubt >= doubt)) || (show && !SHOWN[show](clip))) return false;
   if (!text) return true;
-  const words = fold([titleOf(clip), clip.artist, clip.path, ...moodsOf(clip)].join(" "));
-  return text.split(/\s+/).every((word) => words.includes(word));
+  if (!texts.has(clip)) {
+    texts.set(clip, fold([titleOf(clip), clip.artist, clip.path, ...moodsOf(clip)].join(" ")));
+  }
+  return text.split(/\s+/).every((word) => texts.get(clip).includes(word));
 }
 
 const SORTS = {
@@ -125,16 +129,35 @@ const SORTS = {
 
 const collator = new Intl.Collator("en", { numeric: true });
 
-/** Filter and sort the clips again. */
-export function arrange() {
-  const sign = state.reversed ? -1 : 1;
+/** Return clips in the order of the list. */
+function sorted(clips) {
+  const compare = (a, b) => (typeof a === "string" ? collator.compare(a, b) : a - b);
+  return clips.map((c) => [SORTS[state.sort](c), c]).sort(([a], [b]) => compare(a, b)).map(([, c]) => c);
+}
+
+/** Forget what follows from the clips, because some of them changed. */
+function forget() {
+  orders.clear();
+  texts = new WeakMap();
   copies.clear();
   for (const { content, path, state: its } of state.clips.values()) {
     if (content && its !== "missing") copies.set(content, [...copies.get(content) ?? [], path]);
   }
-  const rows = [...state.clips.values()].filter(isShown).map((c) => [SORTS[state.sort](c), c.id]);
-  const compare = (a, b) => (typeof a === "string" ? collator.compare(a, b) : a - b);
-  state.order = rows.sort(([a], [b]) => sign * compare(a, b)).map(([, id]) => id);
+}
+
+/** Filter and sort the clips again; all of them are sorted once, as a person types on. */
+export function arrange() {
+  const all = [...state.clips.values()];
+  let clips = (orders.get(state.sort) ?? all).filter(isShown);
+  if (!orders.has(state.sort)) {
+    const isWhole = clips.length > all.length / 4 && state.sort !== "rank";
+    clips = sorted(isWhole ? all : clips);
+    if (isWhole) {
+      orders.set(state.sort, clips);
+      clips = clips.filter(isShown);
+    }
+  }
+  state.order = (state.reversed ? clips.reverse() : clips).map((clip) => clip.id);
   tell("order");
 }
 
@@ -154,6 +177,7 @@ export function neighbour(step) {
 /** Take a clip that the server, or the person, changed; the order stays. */
 export function take(clip) {
   state.clips.set(clip.id, clip);
+  forget();
   tell("clips");
   if (clip.id === state.current) tell("changed");
 }
@@ -194,6 +218,7 @@ export async function useModel(name) {
   await call("POST", "models/current", { name });
   // The former model's numbers must not stand under the new name until the new ones come.
   for (const clip of state.clips.values()) if (clip.state === "done") Object.assign(clip, FORGOTTEN);
+  forget();
   Object.assign(state.compared, { reason: "", map: {}, relative: {} });
   await readModels();
 }
@@ -207,6 +232,7 @@ export async function follow(keep) {
       const { revision, clips, model } = await get(`clips?since=${since}&wait=${wait}`);
       const isMoved = clips.some((clip) => moved(state.clips.get(clip.id), clip));
       for (const clip of clips) state.clips.set(clip.id, keep(clip));
+      if (clips.length) forget();
       if (model !== state.model.name) await readModels(); // another page switched
       [since, wait] = [revision, 20];
       if (isMoved) [arrange(), compare()];
