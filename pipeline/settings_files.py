@@ -134,14 +134,14 @@ def _read(profile: str, overrides: Sequence[str]) -> dict[str, Any]:
     if not isinstance(nets, list) or not all(isinstance(name, str) for name in nets):
         raise BadOption(f"extract.nets: expected a list of names, got {nets!r}")
     if nets:
-        extract["nets"] = list(net_types.add_encoders(nets))
+        nets = extract["nets"] = list(net_types.add_encoders(nets))
     tables = _table(tree, "nets")
-    for name in extract.get("nets", ()):
+    for name in nets:
         # Settings of an encoder are those of all its layers.
         if isinstance(name, EncoderName) and (shared := of_encoder(tables, name)):
             tables[name] = {**shared, **tables.get(name, {})}
-    for name in {*tables} - {encoder_of(name) for name in extract.get("nets", ())}:
-        if name not in net_types.NETS and name not in extract.get("nets", ()):
+    for name in {*tables} - {encoder_of(name) for name in nets}:
+        if name not in net_types.NETS and name not in nets:
             raise BadOption(
                 f"unknown net {name!r}: expected one of {', '.join(net_types.net_names())}"
             )
