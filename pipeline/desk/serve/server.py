@@ -80,7 +80,7 @@ def serve(source: Path, settings: ServeSettings) -> None:
         if kept.problem:
             tell_note(kept.problem)
         root = folder if run is None else run[2].root
-        library = Library([root], kept, content_digest(settings.model / MODEL))
+        library = Library(root, kept, content_digest(settings.model / MODEL))
         worker = jobs.JobWorker(library, settings.model, settings.predict, model)
         if run is not None:
             report = _list_run(*run, source.name, library)
