@@ -85,7 +85,11 @@ def run_bench(
     scores = scores_table(benched, names, options["folds"])
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
-    origin, folded = provenance(), [*map(without_best, listed)]
+    origin, folded = provenance(), [table.with_intervals() for table in listed]
+    # Scores of several sets have no best one.
+    for i, table in enumerate(folded):
+        rows = (tuple(replace(cell, strong=False) for cell in row) for row in table.rows)
+        folded[i] = replace(table, rows=tuple(rows))
     template = text.page_templates(TEMPLATE).get_template("bench.html")
     with files.replacing_together(out) as new:
         for table in listed:
@@ -217,10 +221,3 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
     columns += ["itself", "loss", "low", "high", Column("metric 2", tables.TEXT)]
     columns += ["score 2", "itself 2", "clips", "shared"]
     return tables.table(columns, rows, left=4, name="transfer", title="From one set to another")
-
-
-def without_best(table: Table) -> Table:
-    """Return the table with intervals in cells; scores of several sets have no best one."""
-    folded = table.with_intervals()
-    rows = tuple(tuple(replace(cell, strong=False) for cell in row) for row in folded.rows)
-    return replace(folded, rows=rows)

@@ -201,7 +201,10 @@ def _compare_grid(draft: Draft, songs: Songs | None) -> None:
     # Data that was compared already: study, segment length and places.
     known: list[tuple[Study, float, list[int]]] = []
     for (seconds, alpha), places in groups.items():
-        part = draft.study.with_alpha(alpha)
+        part = draft.study
+        if alpha is not None:  # another weight of the residual phase
+            described = replace(part.settings.descriptors, alpha=alpha)
+            part = replace(part, settings=replace(part.settings, descriptors=described))
         if seconds and songs is not None:
             part = cut_study(part, songs, seconds, cut_of(draft.options))
             if alpha is None or not known:

@@ -149,13 +149,6 @@ class Study:
             plan = with_length(plan, self.seconds, settings.shared)
         return replace(plan, train=replace(plan.train, **train))  # type: ignore[arg-type]
 
-    def with_alpha(self, alpha: float | None) -> Study:
-        """Return the study with another weight of the residual phase; None changes nothing."""
-        if alpha is None:
-            return self
-        descriptors = replace(self.settings.descriptors, alpha=alpha)
-        return replace(self, settings=replace(self.settings, descriptors=descriptors))
-
     def media(
         self, plans: Sequence[extract.NetSettings] = (), descriptors: Sequence[str] = ()
     ) -> StudyMedia:

@@ -269,7 +269,7 @@ class Api:
     def _listed(self, paths: Sequence[Path]) -> list[str]:
         """List the media files at these paths, and return their ids."""
         ids = []
-        folder = self.library.folders[0]
+        folder = self.library.folder
         for path in (folder / path for path in paths):
             self.library.confined(path)
             if os.path.isdir(path):

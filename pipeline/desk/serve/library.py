@@ -51,7 +51,8 @@ class Library:
     shows them at once.
     """
 
-    def __init__(self, folders: Iterable[Path], corrections: Corrections, model: str) -> None:
+    def __init__(self, folder: Path, corrections: Corrections, model: str) -> None:
+        self.folder = folder
         self.corrections = corrections
         self.work: Path = corrections.path.parent
         self.uploads: Path = self.work / "uploads"
@@ -59,8 +60,7 @@ class Library:
         self.uploads.mkdir(parents=True, exist_ok=True)
         for part in self.uploads.glob("*.part"):
             part.unlink()
-        self.folders: list[Path] = [*folders]
-        self.roots: list[Path] = [folder.resolve() for folder in (*self.folders, self.uploads)]
+        self.roots: list[Path] = [folder.resolve(), self.uploads.resolve()]
         self._files: set[Path] = set()  # files that were opened by name
         self.lock: RLock = RLock()
         self.revision: int = 0
@@ -90,8 +90,8 @@ class Library:
             self.update(clip_id, record | {"doubt": None, "notes": [], "cautions": [], **facts})
         return clip_id
 
-    def add_folder(self, folder: Path) -> list[str]:
-        """List the media files of a folder, and return their ids."""
+    def add_folder(self, folder: Path) -> None:
+        """List the media files of a folder."""
         left_out: list[tuple[str, str]] = []
         found = find_media(folder, left_out, follow_links=False)
         others = [each for each in left_out if each[1] != BAD_NAME]
@@ -104,13 +104,11 @@ class Library:
                 self.add(folder / name, **facts)
         ids = [self.add(folder / name) for name in found]
         with closing(contents.KnownContents()) as known:
-            for clip_id in ids:
+            for clip_id in (i for i in ids if not self._clips[i].get("content")):
                 path = Path(self._clips[clip_id]["path"])
-                if not self._clips[clip_id].get("content"):
-                    with suppress(OSError):
-                        if content := known.find(path, stamp_of(path)):
-                            self.update(clip_id, {"content": content})
-        return ids
+                with suppress(OSError):
+                    if content := known.find(path, stamp_of(path)):
+                        self.update(clip_id, {"content": content})
 
     def add_predictions(self, file: Path, model: FinalModel) -> None:
         """List the clips of a file of predictions with what it says about them.

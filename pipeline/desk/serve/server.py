@@ -80,7 +80,7 @@ def serve(source: Path, settings: ServeSettings) -> None:
         if kept.problem:
             tell_note(kept.problem)
         root = folder if run is None else run[2].root
-        library = Library([root], kept, content_digest(settings.model / MODEL))
+        library = Library(root, kept, content_digest(settings.model / MODEL))
         worker = jobs.JobWorker(library, settings.model, settings.predict, model)
         if run is not None:
             report = _list_run(*run, source.name, library)
@@ -193,12 +193,9 @@ def _run(api: app.Api, listening: socket.socket, settings: ServeSettings) -> Non
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{host}:{port}/?token={token}"
     served = app.make_app(api, partial(access.Access, token=token, port=port, host=settings.host))
-    server = _Server(
-        uvicorn.Config(served, log_level="warning", access_log=False, timeout_graceful_shutdown=2),
-        api,
-        url,
-        not settings.no_open,
-    )
+    how: dict[str, Any] = {"access_log": False, "timeout_graceful_shutdown": 2}
+    server = _Server(uvicorn.Config(served, log_level="warning", **how))
+    server.api, server.url, server.opens = api, url, not settings.no_open
     isolated.start_readers()
     api.worker.start()
     try:
@@ -211,16 +208,16 @@ def _run(api: app.Api, listening: socket.socket, settings: ServeSettings) -> Non
 class _Server(uvicorn.Server):
     """Server that prints its address once it serves, and wakes waiting requests at its end."""
 
-    def __init__(self, config: uvicorn.Config, api: app.Api, url: str, opens: bool) -> None:
-        super().__init__(config)
-        self._api, self._url, self._opens = api, url, opens
+    api: app.Api
+    url: str
+    opens: bool  # open the browser
 
     async def startup(self, sockets: Any = None) -> None:
         await super().startup(sockets)
-        print(self._url, flush=True)
-        if self._opens:
-            webbrowser.open(self._url)
+        print(self.url, flush=True)
+        if self.opens:
+            webbrowser.open(self.url)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        self._api.is_stopping = True
+        self.api.is_stopping = True
         super().handle_exit(sig, frame)

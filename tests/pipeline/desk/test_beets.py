@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from stage_samples import tiny_model
 
 pytest.importorskip("beets")
 PLUGIN = Path(__file__).parents[3] / "docs/examples/beets-mvemo/src/beetsplug"
@@ -17,10 +16,9 @@ CLASSES = ("exciting", "fear", "neutral", "relaxation", "sad", "tension")
 
 
 @pytest.fixture(scope="module")
-def beet(tmp_path_factory):
+def beet(model, tmp_path_factory):
     """Return a function that runs beet on a library of 30 songs, and returns its output."""
     folder = tmp_path_factory.mktemp("beets")
-    tiny_model(folder)
     songs = folder / "songs"
     songs.mkdir()
     for i in range(30):
@@ -34,7 +32,7 @@ def beet(tmp_path_factory):
         "pluginpath": PLUGIN,
         "plugins": "moods",
         "import": "{copy: no, write: no, quiet: yes, autotag: no}",
-        "moods": f"{{model: {folder / 'out' / 'model'}}}",
+        "moods": f"{{model: {model}}}",
     }
     config = "".join(f"{name}: {value}\n" for name, value in settings.items())
     (folder / "config.yaml").write_text(config)

@@ -124,7 +124,7 @@ class PageServer:
 
     def start(self):
         self.kept = Corrections(self.folder / "work/corrections.csv", "x", "multiclass", CLASSES)
-        self.library = Library([self.folder], self.kept, "made")
+        self.library = Library(self.folder, self.kept, "made")
         titles = [*(f"Song {i}" for i in range(N_CLIPS)), *TITLES]
         for i, title in enumerate(titles):
             facts = facts_of(i) | {"title": title}

@@ -84,7 +84,7 @@ def run_all(worker):
 def library_of(folder, model="first"):
     """A library of a folder with corrections to two classes, as each server opens it."""
     kept = Corrections(folder / ".mvemo" / "corrections.csv", "x", "multiclass", ("a", "b"))
-    return Library([folder], kept, model)
+    return Library(folder, kept, model)
 
 
 def write_songs(folder, n=3, seconds=1):

@@ -187,7 +187,7 @@ def test_a_full_disk_ends_no_thread_and_predictions_are_stored_later(
     assert "No space left" in " ".join(health["problems"])
     library.update(ids[2], {"state": "failed", "error": "?"})
     assert library.unsaved == ""
-    assert {*library_of(library.folders[0]).ids()} == {*ids}
+    assert {*library_of(library.folder).ids()} == {*ids}
 
 
 @pytest.fixture

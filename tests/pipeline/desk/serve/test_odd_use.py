@@ -82,7 +82,7 @@ def test_a_cancelled_clip_keeps_its_prediction_or_waits_at_the_next_start(librar
     worker._set_state(ids, ("done",), "waiting")
     worker.cancel(job)
     assert (library.ids("done"), library.ids("failed")) == ([known], others)
-    again = library_of(library.folders[0])
+    again = library_of(library.folder)
     assert (again.ids("done"), {*again.ids("waiting")}) == ([known], {*others})
 
 
@@ -94,7 +94,7 @@ def test_a_folder_is_compared_as_far_as_the_present_model_predicted_it(library, 
     for i in range(12):
         facts = {"model": "m/x", "proba": wild if i < 3 else calm, "map": [i / 12, 0.5]}
         facts["label"] = "Tension" if i < 3 else "Relaxation"
-        library.add(library.folders[0] / f"made{i}.wav", state="done", error=None, **facts)
+        library.add(library.folder / f"made{i}.wav", state="done", error=None, **facts)
     (one, *_) = library.ids("done")
     found = library.relative(loaded)
     document = json.loads(SCHEMA.read_text(encoding="utf-8"))

@@ -215,16 +215,16 @@ def test_a_full_disk_loses_nothing_and_nothing_is_ticked(page, server, monkeypat
     def no_space(entries):
         raise DiskFailed("the disk is full")
 
-    monkeypatch.setattr(server.kept._entries, "append", no_space)
     stay(page)
-    page.keyboard.press("ArrowDown")
-    page.keyboard.press("2")
-    page.wait_for_selector("#banner:has-text('kept here: the disk is full')")
-    assert mark(page) == "… Lively"
-    page.reload()
-    page.wait_for_selector(".clip:has-text('… Lively')")
-    assert server.corrections() == {}
-    monkeypatch.undo()
+    with monkeypatch.context() as full:
+        full.setattr(server.kept._entries, "append", no_space)
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("2")
+        page.wait_for_selector("#banner:has-text('kept here: the disk is full')")
+        assert mark(page) == "… Lively"
+        page.reload()
+        page.wait_for_selector(".clip:has-text('… Lively')")
+        assert server.corrections() == {}
     page.wait_for_selector(".clip:has-text('✓ Lively')")
     page.wait_for_selector("#banner", state="hidden")
     assert [said["label"] for said in server.corrections().values()] == ["Lively"]
