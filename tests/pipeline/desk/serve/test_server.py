@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -99,6 +100,8 @@ def test_media_in_parts(server):
     path = f"/media/{server.clips()['song1.wav']['id']}"
     part = server.client.get(path, headers={"Range": "bytes=100-199"})
     assert (part.status_code, part.content) == (206, song[100:200])
+    beyond = server.client.get(path, headers={"Range": f"bytes={len(song)}-"})
+    assert beyond.status_code == 416
     assert server.client.head(path).headers["content-length"] == str(len(song))
 
 
@@ -107,11 +110,15 @@ PATHS = ["/", "/app.js", *(p.replace("{id}", "x") for p in DOCUMENT["paths"])]
 
 @pytest.mark.parametrize("path", PATHS)
 def test_strangers_are_refused(server, path):
+    port = server.url.rstrip("/").rpartition(":")[2]
     with httpx.Client(base_url=server.url) as stranger:
+        assert stranger.get(path).status_code == 401
         for wrong in ("", "Bearer wrong", f"Basic {TOKEN}", "Bearer", f"Bearer {TOKEN}x"):
             assert stranger.get(path, headers={"Authorization": wrong}).status_code == 401
         assert stranger.get(path, params={"token": "wrong"}).status_code == 401
-    for headers in ({"Host": "evil.example"}, {"Origin": "http://evil.example"}):
+    hosts = ({"Host": host} for host in ("evil.example", f"evil.example:{port}"))
+    origins = ({"Origin": o} for o in ("http://evil.example", "null", "http://127.0.0.1"))
+    for headers in (*hosts, *origins):
         assert server.client.get(path, headers=headers).status_code == 403
 
 
@@ -236,6 +243,14 @@ def test_a_cancelled_job_of_a_long_clip_ends_at_once(server, kind):
     assert not any("Traceback" in line for line in server.errors)
 
 
+def test_many_requests_at_once_are_all_answered(server):
+    song = server.clips()["song0.wav"]["id"]
+    paths = ["health", "clips?since=0", f"clips/{song}", "models"] * 50
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(server.get, paths))
+    assert {answer.status_code for answer in answers} == {200}
+
+
 def test_a_deleted_file_is_missing(server):
     extra = server.folder / "song1.wav"
     song, content = server.clips()["song1.wav"]["id"], extra.read_bytes()
@@ -277,3 +292,9 @@ def test_a_killed_server_leaves_everything(model, tmp_path):
     again.reader.join()
     assert not any("Traceback" in line for line in again.errors)
     assert not any("predicted 2 clips" in line for line in again.errors)
+
+
+def test_a_run_is_not_scanned(model):
+    server = Server(model, model.parent)
+    assert server.client.post("/api/v1/scan").status_code == 422
+    assert server.end() == 143
