@@ -126,10 +126,7 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
     request, failures = clip.request, list[MediaProblem]()
     times = {s: s.times(request.start, clip.end) for s in request.pictures}
     # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
-    frames = {
-        s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool)
-        for s in request.pictures
-    }
+    frames = {s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool) for s in times}
     # (time, sampling, row in the frames of that sampling), sorted by time.
     targets = sorted(
         ((when, s, row) for s in times for row, when in enumerate(times[s])), key=itemgetter(0)
@@ -183,8 +180,8 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
         problems |= {"audio": problem} if problem else {}
     seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - request.start)
     loudness = sound.sound.loudness if sound.sound else -math.inf
-    frames = {} if "video" in problems else frames
-    return Decoded(waveforms, frames, seconds, problems, clip.note, loudness), sound
+    shown = {} if "video" in problems else frames
+    return Decoded(waveforms, shown, seconds, problems, clip.note, loudness), sound
 
 
 def find_problems(
