@@ -17,8 +17,7 @@ import av
 import numpy as np
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media import packets
-from mvemo.extract.media.audio import SoundCollector, channel_note
+from mvemo.extract.media import audio, packets
 from mvemo.extract.media.formats import is_cut_off, mp3_seconds
 from mvemo.extract.media.pictures import FramePicker, SquareScaler
 from mvemo.extract.media.request import (
@@ -121,7 +120,7 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
         yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
 
-def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]:
+def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, audio.SoundCollector]:
     """Decode an open clip; if `threaded`, a second thread scales frames and resamples sound."""
     request, failures = clip.request, list[MediaProblem]()
     times = {s: s.times(request.start, clip.end) for s in request.pictures}
@@ -150,7 +149,7 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
     for stream in clip.streams:
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = request.threads  # 0 for one per core
-    sound = SoundCollector(request, clip.choice.channel)
+    sound = audio.SoundCollector(request, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []
     moments = np.array([when for when, _, _ in targets])
@@ -185,7 +184,7 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
 
 
 def find_problems(
-    clip: OpenClip, picker: FramePicker, sound: SoundCollector
+    clip: OpenClip, picker: FramePicker, sound: audio.SoundCollector
 ) -> dict[str, MediaProblem]:
     """Return all problems of a decoded clip by modality; its container must still be open."""
     request, container = clip.request, clip.container
@@ -273,7 +272,7 @@ def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:
             rank = indices.index(found[kind].index) + 1
             notes.append(f"{name} track {rank} of {len(indices)} is read")
     if choice.channel is not None:
-        notes.append(channel_note(choice.channel))
+        notes.append(audio.channel_note(choice.channel))
     return "; ".join(notes)
 
 
@@ -284,7 +283,7 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
     for track in tracks:
         with packets.open_container(path) as container:
             stream = container.streams[track]
-            collector = SoundCollector(replace(request, sample_rates=(), level=0.0))
+            collector = audio.SoundCollector(replace(request, sample_rates=(), level=0.0))
             origin = packets.start_of(container)
             source = packets.Packets(container, [stream])
             decoded = packets.decoded_frames(source, origin, request.stop)
