@@ -6,7 +6,6 @@ This package does not import torch, so that workers that describe clips need lit
 from mvemo.extract.descriptors.describe import DESCRIPTORS as DESCRIPTORS
 from mvemo.extract.descriptors.describe import LOUDNESS as LOUDNESS
 from mvemo.extract.descriptors.describe import TIMES as TIMES
-from mvemo.extract.descriptors.describe import Descriptor as Descriptor
 from mvemo.extract.descriptors.describe import describe as describe
 from mvemo.extract.descriptors.describe import descriptor_spec as descriptor_spec
 from mvemo.extract.descriptors.describe import dim_of as dim_of

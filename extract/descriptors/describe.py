@@ -25,12 +25,7 @@ class _Block:
 
     frames: framing.Frames
     settings: framing.DescriptorSettings
-    given_banks: spectral.FilterBanks | None
-
-    @property
-    def banks(self) -> spectral.FilterBanks:
-        # The filter banks are computed only if a descriptor needs them.
-        return self.given_banks or spectral.filter_banks(self.settings)
+    banks: spectral.FilterBanks
 
     @cached_property
     def power(self) -> F32:
@@ -46,7 +41,7 @@ class _Block:
 
     @cached_property
     def rp(self) -> F32:
-        windowed = self.frames.values * framing.window_of(self.settings)
+        windowed = self.frames.values * framing.window_of(self.settings.window, self.settings.n_fft)
         r = voice.autocorrelation(windowed, self.settings.lpc_order)
         error = voice.residual(self.frames, voice.levinson(r))
         phase = spectral.power_spectrum(voice.residual_phase(error), self.settings)
@@ -254,7 +249,7 @@ def describe(
             values[name] = np.empty((len(numbers), dim_of(name, settings)), np.float32)
         first = 0
         for frames in framing.blocks(y, framed, numbers) if computed else ():
-            block = _Block(frames, framed, banks)
+            block = _Block(frames, framed, banks or spectral.filter_banks(framed))
             for name, each in computed.items():
                 values[name][first : first + len(frames)] = each.values(block)
             first += len(frames)

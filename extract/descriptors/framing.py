@@ -111,7 +111,7 @@ class DescriptorSettings:
                 f"number of DFT bins in the formant range for frames of {self.n_fft} samples"
             )
         try:
-            _window(self.window, self.n_fft)
+            window_of(self.window, self.n_fft)
         except (ValueError, TypeError) as error:
             raise BadOption(
                 f"unknown window {self.window!r}; expected a name for scipy.signal.get_window"
@@ -144,11 +144,7 @@ class DescriptorSettings:
 
 
 @lru_cache(maxsize=16)
-def window_of(settings: DescriptorSettings) -> F64:
-    return _window(settings.window, settings.n_fft)
-
-
-def _window(name: str, n_fft: int) -> F64:
+def window_of(name: str, n_fft: int) -> F64:
     """Return a window of ``scipy.signal.get_window``, if possible without its import (0.5 s)."""
     if name not in _COSINES:
         return np.asarray(scipy.signal.get_window(name, n_fft), dtype=np.float64)

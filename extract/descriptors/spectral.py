@@ -160,7 +160,7 @@ def power_spectrum(values: F32, settings: DescriptorSettings) -> F32:
     """Return the power of the windowed frames' DFT, float32 (frames, n_fft // 2 + 1)."""
     # Use float64, because low-passed music has bands 140 dB below its loudest band, where rounding
     # errors of a float32 transform would be visible.
-    spectrum = scipy.fft.rfft(values * window_of(settings), axis=1)
+    spectrum = scipy.fft.rfft(values * window_of(settings.window, settings.n_fft), axis=1)
     return (np.square(spectrum.real) + np.square(spectrum.imag)).astype(np.float32)
 
 

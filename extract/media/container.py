@@ -17,8 +17,7 @@ import av
 import numpy as np
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media import packets
-from mvemo.extract.media.audio import SoundCollector, channel_note
+from mvemo.extract.media import audio, packets
 from mvemo.extract.media.formats import is_cut_off, mp3_seconds
 from mvemo.extract.media.pictures import FramePicker, SquareScaler
 from mvemo.extract.media.request import (
@@ -121,15 +120,12 @@ def open_clip(path: Path, request: ClipRequest, choice: Sound) -> Iterator[OpenC
         yield OpenClip(path, request, container, streams, problems, choice, note, origin, times)
 
 
-def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]:
+def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, audio.SoundCollector]:
     """Decode an open clip; if `threaded`, a second thread scales frames and resamples sound."""
     request, failures = clip.request, list[MediaProblem]()
     times = {s: s.times(request.start, clip.end) for s in request.pictures}
     # uint8 (windows * n_frames, size, size, 3), RGB; zeros until frames are decoded.
-    frames = {
-        s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool)
-        for s in request.pictures
-    }
+    frames = {s: spooled_zeros((len(times[s]), s.size, s.size, 3), request.spool) for s in times}
     # (time, sampling, row in the frames of that sampling), sorted by time.
     targets = sorted(
         ((when, s, row) for s in times for row, when in enumerate(times[s])), key=itemgetter(0)
@@ -153,7 +149,7 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
     for stream in clip.streams:
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.thread_count = request.threads  # 0 for one per core
-    sound = SoundCollector(request, clip.choice.channel)
+    sound = audio.SoundCollector(request, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []
     moments = np.array([when for when, _, _ in targets])
@@ -183,12 +179,12 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, SoundCollector]
         problems |= {"audio": problem} if problem else {}
     seconds = sound.seconds if waveforms else min(picker.seconds, clip.end - request.start)
     loudness = sound.sound.loudness if sound.sound else -math.inf
-    frames = {} if "video" in problems else frames
-    return Decoded(waveforms, frames, seconds, problems, clip.note, loudness), sound
+    shown = {} if "video" in problems else frames
+    return Decoded(waveforms, shown, seconds, problems, clip.note, loudness), sound
 
 
 def find_problems(
-    clip: OpenClip, picker: FramePicker, sound: SoundCollector
+    clip: OpenClip, picker: FramePicker, sound: audio.SoundCollector
 ) -> dict[str, MediaProblem]:
     """Return all problems of a decoded clip by modality; its container must still be open."""
     request, container = clip.request, clip.container
@@ -276,7 +272,7 @@ def _note(container: Any, found: dict[str, Any], choice: Sound) -> str:
             rank = indices.index(found[kind].index) + 1
             notes.append(f"{name} track {rank} of {len(indices)} is read")
     if choice.channel is not None:
-        notes.append(channel_note(choice.channel))
+        notes.append(audio.channel_note(choice.channel))
     return "; ".join(notes)
 
 
@@ -287,7 +283,7 @@ def choose_sound(path: Path, request: ClipRequest) -> Sound:
     for track in tracks:
         with packets.open_container(path) as container:
             stream = container.streams[track]
-            collector = SoundCollector(replace(request, sample_rates=(), level=0.0))
+            collector = audio.SoundCollector(replace(request, sample_rates=(), level=0.0))
             origin = packets.start_of(container)
             source = packets.Packets(container, [stream])
             decoded = packets.decoded_frames(source, origin, request.stop)

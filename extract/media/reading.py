@@ -199,16 +199,13 @@ def media_errors(path: Path) -> Iterator[None]:
         raise
     # Damaged files make the libraries raise errors of many types.
     except Exception as error:
-        raise _media_error(path, error) from error
-
-
-def _media_error(path: Path, error: Exception) -> MvemoError:
-    if isinstance(error, MemoryError):
-        return MediaUnavailable(f"{path}: not enough memory to read it")
-    if isinstance(error, OSError) and error.errno in _TEMPORARY:
-        return MediaUnavailable(f"{path}: cannot be read now: {error_line(error)}")
-    # Messages of other errors name internal objects of the library, so they are not shown.
-    reason = "it is damaged or its codec is unknown"
-    if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
-        reason = error_line(error)
-    return BadMedia(f"{path}: cannot be read as media: {reason}")
+        if isinstance(error, MemoryError):
+            raise MediaUnavailable(f"{path}: not enough memory to read it") from error
+        if isinstance(error, OSError) and error.errno in _TEMPORARY:
+            problem = f"cannot be read now: {error_line(error)}"
+            raise MediaUnavailable(f"{path}: {problem}") from error
+        # Messages of other errors name internal objects of the library, so they are not shown.
+        reason = "it is damaged or its codec is unknown"
+        if isinstance(error, (av.error.FFmpegError, cv2.error, OSError, RuntimeError, ValueError)):
+            reason = error_line(error)
+        raise BadMedia(f"{path}: cannot be read as media: {reason}") from error

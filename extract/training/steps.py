@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.settings import RecipeSettings, TrainSettings
-from mvemo.extract.training import data, devices, losses, recipe
+from mvemo.extract.training import devices, losses, recipe
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.errors import BadOption, MvemoError
 
@@ -56,14 +56,6 @@ class TrainingJob:
     def steps_before(self, epoch: int) -> int:
         """Return the number of optimizer steps before an epoch, counted from 1."""
         return (epoch - 1) * self.settings.steps_per_epoch(len(self.train_rows))
-
-
-def training_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
-    groups = data.split_rows(rows, batch_size)
-    # Batch normalisation needs two clips, so a last batch of one clip joins the previous one.
-    if len(groups) > 1 and len(groups[-1]) == 1:
-        groups[-2:] = [groups[-2] + groups[-1]]
-    return groups
 
 
 # Memory of a step divided by the memory of its forward pass; it includes gradients and gaps.

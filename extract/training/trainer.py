@@ -143,7 +143,10 @@ class Trainer(steps.Stepper):
         job = self.job
         torch.manual_seed(job.seed * 100_003 + epoch)
         order = torch.randperm(len(job.train_rows)).tolist()
-        groups = steps.training_batches([job.train_rows[i] for i in order], job.settings.batch_size)
+        groups = data.split_rows([job.train_rows[i] for i in order], job.settings.batch_size)
+        if len(groups) > 1 and len(groups[-1]) == 1:
+            # Batch normalisation needs two clips.
+            groups[-2:] = [groups[-2] + groups[-1]]
         if job.settings.iterations:
             groups = groups[: job.settings.iterations - job.steps_before(epoch)]
         first_step = job.steps_before(epoch)

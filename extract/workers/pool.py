@@ -317,7 +317,16 @@ class _Run:
                 worker = self._take_worker()
                 self._busy[worker] = self._waiting.popleft()
                 worker.start(self._calls[self._busy[worker]], self._inbox)
-            outcome = self._outcome(*self._next_answer())
+            # Wait only briefly, because a worker's clock starts when its call is sent.
+            seconds = min(0.2, *(worker.seconds_left for worker in self._busy))
+            try:
+                outcome = self._outcome(*self._inbox.get(timeout=max(seconds, 0.0)))
+            except queue.Empty:
+                for worker in self._busy:
+                    if worker.seconds_left <= 0:
+                        # Its answer is then None.
+                        worker.end(overdue=True)
+                continue
             if outcome is not None:
                 yield outcome
 
@@ -339,18 +348,6 @@ class _Run:
                 worker.close()
         module = self._calls[self._waiting[0]].function.partition(":")[0]
         return Worker(module, environment)
-
-    def _next_answer(self) -> tuple[Worker, Answer]:
-        """Wait for an answer; kill overdue workers, whose answer is then None."""
-        while True:
-            seconds = min(worker.seconds_left for worker in self._busy)
-            try:
-                # Wait only briefly, because a worker's clock starts when its call is sent.
-                return self._inbox.get(timeout=min(max(seconds, 0.0), 0.2))
-            except queue.Empty:
-                for worker in self._busy:
-                    if worker.seconds_left <= 0:
-                        worker.end(overdue=True)
 
     def _outcome(self, worker: Worker, answer: Answer) -> CallResult | None:
         """Return the outcome of an answer, or None if another worker must repeat the call."""

@@ -169,18 +169,13 @@ def _answer(call: Call, replies: IO[bytes]) -> CallResult:
         limit = f"{call.memory / 2**30:.3g} GiB of" if call.memory else "the available"
         return CallResult(error=OutOfMemory(f"it needs more than {limit} memory"))
     except Exception as error:
-        return CallResult(error=_sendable(error))
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:
+            return CallResult(error=RuntimeError(f"{type(error).__name__}: {error}"))
+        return CallResult(error=error)
     finally:
         _set_alarm(0.0)
-
-
-def _sendable(error: Exception) -> Exception:
-    """Return the error, or a `RuntimeError` if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
 
 
 def _set_alarm(seconds: float) -> None:

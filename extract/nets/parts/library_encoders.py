@@ -18,13 +18,12 @@ from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts import base, encoder_inputs, encoders
 from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, StatedInput
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
+from mvemo.manifests import plugins, text_files
 from mvemo.manifests.errors import BadOption, MissingFile
-from mvemo.manifests.plugins import code_digest
-from mvemo.manifests.text_files import read_json, read_toml
 
 # Suffixes of the card of an ONNX file, and its keys; the others are those of a
 # preprocessor_config.json.
-CARDS: Mapping[str, Any] = {".toml": read_toml, ".json": read_json}
+CARDS: Mapping[str, Any] = {".toml": text_files.read_toml, ".json": text_files.read_json}
 KEYS = (
     *("sampling_rate", "do_normalize", "size", "crop_size", "do_center_crop", "image_mean"),
     *("image_std", "do_rescale", "rescale_factor", "input", "output"),
@@ -72,7 +71,7 @@ class HearEncoder(SoundInput, LibraryNet):
     def facts(self) -> dict[str, Any]:
         file = self.encoder_name.facts.file
         opened = {"file": content_digest(Path(file))} if file else {}
-        return {"module": code_digest(self.module.__name__), **opened}
+        return {"module": plugins.code_digest(self.module.__name__), **opened}
 
     def embed_waves(self, waves: Tensor) -> Tensor:
         return self.module.get_scene_embeddings(waves, self.encoder)

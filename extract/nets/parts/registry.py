@@ -1,8 +1,7 @@
 """Nets by name: the modules of the folder `mvemo.extract.nets`, and plug-ins.
 
-A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``,
-or one net with the name of the module if it has no such line. It is imported on first use of a
-net. So naming a net imports neither torch nor the libraries of other nets, such as torchvision.
+A module there without a leading underscore holds the nets of its lines ``@NetCard("NAME", …)``. It
+is imported on first use of a net, so naming a net imports neither torch nor torchvision.
 The name of an encoder that is not part of mvemo, such as ``hf:FOLDER`` or ``hf:FOLDER@4+8`` in a
 run, carries its place. Encoders are opened when their nets are used, because stage two also reads
 profiles, on machines without the encoders.
@@ -52,7 +51,7 @@ def _modules() -> Mapping[str, str]:
     """Return the name of the module of each net of mvemo."""
     modules: dict[str, str] = {}
     for path in sorted(Path(__file__).parents[1].glob("[!_]*.py")):
-        names = _CARD.findall(path.read_text(encoding="utf-8")) or [path.stem]
+        names = _CARD.findall(path.read_text(encoding="utf-8"))
         modules.update(dict.fromkeys(names, path.stem))
     reserve("nets", modules)
     return modules

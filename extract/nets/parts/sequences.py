@@ -15,8 +15,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from mvemo.extract.descriptors import DescriptorSettings, dim_of
-from mvemo.extract.nets.parts import cards
-from mvemo.extract.nets.parts.base import BuiltNet
+from mvemo.extract.nets.parts import base, cards
 from mvemo.manifests.errors import BadOption
 
 FRAMES_MEANING = (
@@ -31,7 +30,7 @@ BANDS_MEANING = (
 )
 
 
-class DescriptorNet(BuiltNet):
+class DescriptorNet(base.BuiltNet):
     """Base of nets that read `n_frames` frames of one descriptor."""
 
     modality: ClassVar[Literal["audio", "video"]] = "audio"

@@ -172,7 +172,12 @@ def read_weight_file(path: str | Path) -> tuple[Tensors, str]:
         elif layout == "NumPy array":
             tensors = {path.stem: _tensor(path.stem, read_npy(path))}
         elif layout == "safetensors":
-            tensors = _read_safetensors(path)
+            try:
+                from safetensors.torch import load_file
+            except ImportError as error:
+                advice = "run pip install safetensors"
+                raise BadWeights(f"needs the package safetensors: {advice}") from error
+            tensors = dict(load_file(path))
         else:
             tensors = _read_torch(path)
     except BadWeights as error:
@@ -249,14 +254,6 @@ def _read_hdf5(path: Path) -> Tensors:
         items = {name: item for name, item in items.items() if item.dtype.kind in "fiub"}
         _check_total(sum(item.nbytes for item in items.values()), size)
         return {name: _tensor(name, item[()]) for name, item in items.items()}
-
-
-def _read_safetensors(path: Path) -> Tensors:
-    try:
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise BadWeights("needs the package safetensors: run pip install safetensors") from error
-    return dict(load_file(path))
 
 
 def _read_torch(path: Path) -> Tensors:

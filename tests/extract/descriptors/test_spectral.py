@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from scipy.signal import get_window
 
-from mvemo.extract.descriptors import DescriptorSettings, describe
-from mvemo.extract.descriptors.framing import window_of
+from mvemo.extract.descriptors import DescriptorSettings, describe, framing
 from mvemo.extract.descriptors.spectral import MelSettings, filter_banks, mel_filter_bank
 from mvemo.manifests.errors import BadOption
 
@@ -85,8 +84,7 @@ def test_pitch_classes_are_librosas(sr, n_fft):
 
 @pytest.mark.parametrize("name", ["hann", "blackmanharris", "hamming"])
 def test_windows_are_scipys(name):
-    window = window_of(DescriptorSettings(window=name))
-    np.testing.assert_array_equal(window, get_window(name, 2048))
+    np.testing.assert_array_equal(framing.window_of(name, 2048), get_window(name, 2048))
 
 
 def test_bands_between_two_bins_are_empty_without_a_warning():

@@ -1,11 +1,16 @@
 """Folders of small encoders with random weights, as Hugging Face's libraries save them."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+
+from mvemo.extract.nets import NETS, add_encoders, default_settings
+from mvemo.extract.settings import RunSettings
+from mvemo.extract.training.protocols import make_net
 
 transformers = pytest.importorskip(
     "transformers", reason="the extra hf, transformers and safetensors, is not installed"
@@ -140,6 +145,16 @@ def edit_json(path, **values):
     """Change values of a JSON file; those that are None are left out."""
     record = {**json.loads(path.read_text()), **values}
     path.write_text(json.dumps({k: v for k, v in record.items() if v is not None}))
+
+
+def net_of(entry, weights="", **options):
+    """The net of an entry as a run makes it, whose one window is a second or two frames long."""
+    (name,) = add_encoders([entry])
+    plan, kind = default_settings(name), NETS[name]
+    length = {"n_frames": 2} if hasattr(kind.Options, "n_frames") else {}
+    length |= {"seconds": 1.0} if kind.modality == "audio" else {}
+    plan = replace(plan, weights=str(weights), options={**plan.options, **length, **options})
+    return make_net(plan, 3, RunSettings(protocol="frozen"))[0].eval()
 
 
 def waves(sr=SR):

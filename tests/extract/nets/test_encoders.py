@@ -13,21 +13,14 @@ from encoder_samples import (
     assert_embeds,
     edit_json,
     embed,
+    net_of,
     save_encoder,
     transformers,
     waves,
 )
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets import (
-    NETS,
-    AudioInput,
-    VideoInput,
-    add_encoders,
-    build_net,
-    default_settings,
-    weights_digest,
-)
+from mvemo.extract.nets import AudioInput, VideoInput, add_encoders, weights_digest
 from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 
 TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model", "vit": "vit"}
@@ -38,16 +31,6 @@ def encoders(tmp_path_factory):
     """Folder and model of each kind."""
     folder = tmp_path_factory.mktemp("encoders")
     return {kind: (folder / kind, save_encoder(folder / kind, kind)) for kind in KINDS}
-
-
-def make(entry, **options):
-    """The net of an entry, whose one window is a second or two frames long."""
-    (name,) = add_encoders([entry])
-    settings = default_settings(name)
-    length = {"seconds": 1.0} if NETS[name].modality == "audio" else {}
-    if hasattr(NETS[name].Options, "n_frames"):
-        length = {"n_frames": 2}
-    return build_net(name, 3, **{**settings.options, **length, **options}).eval()
 
 
 def at(folder, layer):
@@ -65,16 +48,15 @@ def extracted(kind, folder, sounds, sr=SR):
     """What the library's extractor of this kind makes of sounds."""
     extractor = getattr(transformers, f"{kind}FeatureExtractor").from_pretrained(folder)
     sounds = [wave[wave.isfinite()].numpy() for wave in sounds]
-    (values,) = [extractor(sounds, sampling_rate=sr, return_tensors="pt")[name]
-                 for name in extractor.model_input_names[:1]]  # fmt: skip
-    return values.float()
+    values = extractor(sounds, sampling_rate=sr, return_tensors="pt")
+    return values[extractor.model_input_names[0]].float()
 
 
 @pytest.mark.parametrize("kind", ["hubert", "wav2vec2", "wavlm"])
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
 def test_sound_gives_the_hidden_states_of_each_clip_by_itself(kind, layer, encoders):
     folder, model = encoders[kind]
-    net, expected = make(at(folder, layer), pooling="mean+std"), []
+    net, expected = net_of(at(folder, layer), pooling="mean+std"), []
     assert net.input == AudioInput(SR, 1.0, mark_end=True)
     for wave in waves():
         _, states = hidden(model, layer, extracted("Wav2Vec2", folder, [wave]))
@@ -87,7 +69,7 @@ def test_sound_gives_the_hidden_states_of_each_clip_by_itself(kind, layer, encod
 def test_pictures_give_the_tokens_of_each_frame(kind, layer, encoders):
     folder, model = encoders[kind]
     tower = getattr(model, TOWERS[kind]) if kind in TOWERS else model
-    net = make(at(folder, layer))
+    net = net_of(at(folder, layer))
     assert net.input == VideoInput(2, 40)
     raw = torch.randint(0, 256, (2, 2, 40, 40, 3), dtype=torch.uint8)
     pixels = raw[:, :, 4:36, 4:36].numpy() / 255
@@ -107,7 +89,7 @@ def test_claps_tower_reads_its_own_spectrogram(layer, encoders):
     folder, model = encoders["clap"]
     outputs, states = hidden(model.audio_model, layer, extracted("Clap", folder, waves()))
     expected = outputs.pooler_output if layer < 0 else states.mean((2, 3))
-    assert_embeds(make(at(folder, layer)), waves(), expected)
+    assert_embeds(net_of(at(folder, layer)), waves(), expected)
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
@@ -116,8 +98,8 @@ def test_the_spectrogram_transformer_gives_its_class_tokens(layer, encoders):
     values = extracted("AST", folder, waves(16000), 16000)
     outputs, states = hidden(model, layer, values)
     expected = outputs.pooler_output if layer < 0 else states[:, :2].mean(1)
-    assert_embeds(make(at(folder, layer)), waves(16000), expected)
-    assert_embeds(make(at(folder, layer), tokens="mean"), waves(16000), states.mean(1))
+    assert_embeds(net_of(at(folder, layer)), waves(16000), expected)
+    assert_embeds(net_of(at(folder, layer), tokens="mean"), waves(16000), states.mean(1))
 
 
 @pytest.mark.parametrize("layer", [-1, 0, 2, 3])
@@ -127,17 +109,17 @@ def test_whisper_gives_the_frames_of_the_sound(layer, encoders):
     _, states = hidden(model.get_encoder(), layer, values)
     # A frame of the encoder stands for 20 ms.
     expected = torch.stack([states[0].mean(0), states[1, :25].mean(0)])
-    net = make(at(folder, layer))
+    net = net_of(at(folder, layer))
     assert not any("decoder" in name for name in net.state_dict())
     assert_embeds(net, waves(16000), expected)
     with pytest.raises(BadOption, match=r"this encoder reads at most 1 s"):
-        make(f"hf:{folder}", seconds=2.0)
+        net_of(f"hf:{folder}", seconds=2.0)
 
 
 @pytest.mark.parametrize("layer", [-1, 1])
 def test_videomae_reads_the_frames_together(layer, encoders):
     folder, model = encoders["videomae"]
-    net = make(at(folder, layer))
+    net = net_of(at(folder, layer))
     assert net.input == VideoInput(4, 40)
     raw = torch.randint(0, 256, (2, 4, 40, 40, 3), dtype=torch.uint8)
     processor = transformers.VideoMAEImageProcessor.from_pretrained(folder)
@@ -153,8 +135,8 @@ def test_videomae_reads_the_frames_together(layer, encoders):
 @pytest.mark.parametrize("pooling", ["mean", "mean+std"])
 def test_all_layers_are_the_layers_one_after_the_other(kind, pooling, encoders):
     folder, _ = encoders[kind]
-    net = make(f"hf:{folder}@all", pooling=pooling)
-    single = [make(f"hf:{folder}@{layer}", pooling=pooling) for layer in range(4)]
+    net = net_of(f"hf:{folder}@all", pooling=pooling)
+    single = [net_of(f"hf:{folder}@{layer}", pooling=pooling) for layer in range(4)]
     assert (net.name, net.layers) == (f"{folder.name}-layers", (0, 1, 2, 3))
     size = (*net.input.__dict__.values(),) if net.modality == "video" else ()
     raw = waves(getattr(net.input, "sr", SR))
@@ -176,28 +158,28 @@ def test_mert_is_hubert_and_needs_no_code_of_its_folder(encoders, tmp_path):
     )
     (folder / "modeling_MERT.py").write_text("raise SystemExit('code of a folder was run')\n")
     np.testing.assert_array_equal(
-        embed(make(f"hf:{folder}"), waves()), embed(make(f"hf:{source}"), waves())
+        embed(net_of(f"hf:{folder}"), waves()), embed(net_of(f"hf:{source}"), waves())
     )
     edit_json(folder / "config.json", feature_extractor_cqt=True)
     with pytest.raises(BadWeights, match=r"feature_extractor_cqt needs code from the folder"):
-        make(f"hf:{folder}")
+        net_of(f"hf:{folder}")
 
 
 def test_the_record_has_the_weights_and_not_the_path(encoders, tmp_path):
     source, _ = encoders["vit"]
     folder = shutil.copytree(source, tmp_path / "vit")
-    net, copy = make(f"hf:{source}"), make(f"hf:{folder}")
+    net, copy = net_of(f"hf:{source}"), net_of(f"hf:{folder}")
     assert weights_digest(net) == weights_digest(copy)
     assert net.preprocessing() == copy.preprocessing()
     assert str(source) not in str(net.preprocessing())
     save_encoder(folder, "vit", seed=1)
-    assert weights_digest(make(f"hf:{folder}")) != weights_digest(net)
+    assert weights_digest(net_of(f"hf:{folder}")) != weights_digest(net)
     edit_json(folder / "config.json", num_attention_heads=1)
-    assert make(f"hf:{folder}").preprocessing() != net.preprocessing()
+    assert net_of(f"hf:{folder}").preprocessing() != net.preprocessing()
 
 
 def test_an_encoder_can_be_trained(encoders):
-    net = make(f"hf:{encoders['hubert'][0]}@1").train()
+    net = net_of(f"hf:{encoders['hubert'][0]}@1").train()
     net(net.prepare(waves())).square().sum().backward()
     gradients = {n for n, p in net.named_parameters() if p.grad is not None and p.grad.any()}
     assert "encoder.feature_projection.projection.weight" in gradients
@@ -228,29 +210,29 @@ def test_a_bad_folder_is_told_in_one_line(file, change, kind, message, encoders,
     else:
         edit_json(folder / file, **change)
     with pytest.raises(kind, match=message) as caught:
-        make(f"hf:{folder}")
+        net_of(f"hf:{folder}")
     assert str(caught.value).startswith(str(folder))
     assert "\n" not in str(caught.value)
 
 
 def test_bad_options_and_sizes_are_told(encoders, tmp_path):
     with pytest.raises(BadOption, match="clap-layers: CLAP's layers have several sizes"):
-        make(f"hf:{encoders['clap'][0]}@all")
+        net_of(f"hf:{encoders['clap'][0]}@all")
     with pytest.raises(BadWeights, match="layer is 4: it must be 0 to 3, -1 "):
-        make(f"hf:{encoders['hubert'][0]}@4")
+        net_of(f"hf:{encoders['hubert'][0]}@4")
     with pytest.raises(BadOption, match="pooling: expected one of mean, mean"):
-        make(f"hf:{encoders['hubert'][0]}", pooling="max")
+        net_of(f"hf:{encoders['hubert'][0]}", pooling="max")
     with pytest.raises(BadOption, match="reads at most 1 s"):
-        make(f"hf:{encoders['clap'][0]}", seconds=2.0)
+        net_of(f"hf:{encoders['clap'][0]}", seconds=2.0)
     folder = shutil.copytree(encoders["clip"][0], tmp_path / "clip")
     edit_json(folder / "preprocessor_config.json", crop_size={"height": 24, "width": 24})
     with pytest.raises(
         BadWeights, match=r"makes pictures of 24 pixels per side, but the encoder needs 32"
     ):
-        make(f"hf:{folder}")
+        net_of(f"hf:{folder}")
     edit_json(folder / "preprocessor_config.json", crop_size={"height": 24, "width": 32})
     with pytest.raises(BadWeights, match="expected the side of square pictures, in pixels"):
-        make(f"hf:{folder}")
+        net_of(f"hf:{folder}")
 
 
 def test_names_of_folders_are_nobody_elses():

@@ -7,33 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from encoder_samples import SR, assert_embeds, embed, waves
+from encoder_samples import SR, assert_embeds, embed, net_of, waves
 from torch import nn
 
 from mvemo.extract.errors import BadWeights
-from mvemo.extract.nets import (
-    NETS,
-    AudioInput,
-    VideoInput,
-    add_encoders,
-    default_settings,
-    weights_digest,
-)
-from mvemo.extract.settings import RunSettings
-from mvemo.extract.training.protocols import make_net
+from mvemo.extract.nets import AudioInput, VideoInput, weights_digest
 from mvemo.manifests.errors import BadOption, MissingFile
-
-FROZEN = RunSettings(protocol="frozen")
-
-
-def net_of(entry, weights="", **options):
-    """The net of an entry as a run makes it, in evaluation mode."""
-    (name,) = add_encoders([entry])
-    plan = default_settings(name)
-    length = {"seconds": 1.0} if NETS[name].modality == "audio" else {"n_frames": 2}
-    plan = plan.__class__(name, weights=str(weights), options={**plan.options, **length, **options})
-    return make_net(plan, 3, FROZEN)[0].eval()
-
 
 # --- HEAR
 

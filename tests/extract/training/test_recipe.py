@@ -8,8 +8,7 @@ from torch import nn
 from toy_net import Toy, same, tuned
 
 from mvemo.extract.settings import RecipeSettings, TrainSettings
-from mvemo.extract.training import recipe, trainer
-from mvemo.extract.training.losses import make_loss
+from mvemo.extract.training import losses, recipe, trainer
 from mvemo.manifests.errors import BadOption
 
 EVERYTHING = RecipeSettings(True, 0.1, True, 1.0, 0.8, True, 0.3, True, 0.2)
@@ -59,7 +58,7 @@ def test_the_probe_is_a_penalised_logistic_regression():
     x[:, 0] += 0.01 * y
     x[:, 7] = 3.0  # a unit that is dead
     net = Toy(3)
-    loss = make_loss("softmax", "multiclass", 3, 8, 0.01)
+    loss = losses.make_loss("softmax", "multiclass", 3, 8, 0.01)
     recipe.fit_probe(net, loss, torch.tensor(x, dtype=torch.float32), torch.tensor(y))
     z = (x[:, :7] - x[:, :7].mean(0)) / x[:, :7].std(0)
     # scikit-learn: C sum of losses + |w|^2 / 2
