@@ -398,6 +398,16 @@ def plain_text(cell: str) -> str:
     return cell if cell.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", cell))
 
 
+def bare_name(name: str) -> str:
+    """Return a name for comparison: in lower case, without marks between its words."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a column's name in lower case."""
+    return re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower())
+
+
 def is_missing(cell: str, label: bool = False) -> bool:
     """Return True if a cell is empty or a word for a missing value, such as ``NaN`` or ``#N/A``.
 
