@@ -23,6 +23,7 @@ _LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fo
 _LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
 # Leading zeros of a number, and its decimals if they are zero.
 _PADDING = re.compile(r"^0+(?=[0-9])|\.0*$")
+_PLAIN_NUMBER = re.compile(r"([1-9][0-9]*|0)(\.0*)?|")
 _MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
 
 
@@ -59,10 +60,16 @@ def find_ids(
     same, unsure = [], []
     known = {*names} | {_PADDING.sub("", PurePosixPath(name).stem) for name in names}
     for name, values in columns.items():
-        cells = _possible_ids(values, known)
-        ids = match_ids(cells, names)[0] if cells else ()
+        sample = texts_of(values[:: max(1, len(values) // 64)])
+        numbers_of_sample = {*sample} | {_PADDING.sub("", cell) for cell in sample}
+        # A sample may show that a column has numbers that name no clip.
+        if are_numbers(sample) and known.isdisjoint(numbers_of_sample):
+            continue
+        cells = texts_of(values)
+        ids = match_ids(cells, names)[0]
         n_named = len({*ids} & {*order})
-        is_text = not _are_plain_numbers(cells)
+        # Features have whole numbers without leading zeros.
+        is_text = not all(map(_PLAIN_NUMBER.fullmatch, cells))
         if 2 * n_named <= min(len(ids), len(order)):
             # A few texts that name clips show that the others name clips, too.
             few |= {name: n_named} if n_named > 1 and is_text else {}
@@ -94,18 +101,6 @@ def find_ids(
 
 def _is_id_name(name: str) -> bool:
     return name.rpartition("/")[2] in ID_NAMES
-
-
-def _possible_ids(values: Any, known: set[str]) -> list[str]:
-    """Return the cells of a column, or nothing if a sample shows numbers that name no clip."""
-    sample = texts_of(values[:: max(1, len(values) // 64)])
-    numbers = {*sample} | {_PADDING.sub("", cell) for cell in sample}
-    return texts_of(values) if not (are_numbers(sample) and known.isdisjoint(numbers)) else []
-
-
-def _are_plain_numbers(cells: Sequence[str]) -> bool:
-    """Return True for whole numbers as features have them, without leading zeros."""
-    return all(re.fullmatch(r"([1-9][0-9]*|0)(\.0*)?|", cell) for cell in cells)
 
 
 def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
