@@ -92,7 +92,7 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
                 # All are opened before threads read values; otherwise threads wait for each other.
                 batch = map(file.readable_feature, digests[start : start + at_once])
                 stored = [feature for feature in batch if feature is not None]
-                found = threads.map(lambda item: _values_problems(*item, table), stored)
+                found = threads.map(lambda item: _values_problems(table, *item), stored)
                 problems += [problem for of_one in found for problem in of_one]
         specs = list(file.specs.values())
         if not shard:
@@ -149,7 +149,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list[str]:
+def _values_problems(table: ClipTable, index: Index, values: PlainArray) -> list[str]:
     """Return the problems of a feature's values, by row if they are damaged."""
     label = index.spec.label
     try:

@@ -75,7 +75,7 @@ def place_of(ratings: Mapping[str, float], weights: Mapping[str, float]) -> Plac
 
 def _words(name: str) -> list[str]:
     """Return the words of a name in lower case, also where no mark is between them."""
-    found = []
+    found: list[str] = []
     for word in words_of(name):
         joined = _JOINED.fullmatch(word)
         found += [part for part in joined.groups() if part] if joined else [word]
