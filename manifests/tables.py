@@ -175,7 +175,7 @@ class TableRows:
 
         In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
         """
-        is_named = "path" in self.header or "file" not in self.header
+        is_named = "path" in self.header or self.header.count("file") != 1
         table = self if is_named else self.renamed({"path": "file"})
         if self.kind or not {*self.header} >= _OF_PREDICT:
             return table
