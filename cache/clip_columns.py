@@ -9,7 +9,7 @@ from mvemo.cache.errors import BadCache
 from mvemo.cache.table import ClipTable
 from mvemo.manifests.cells import are_numbers
 from mvemo.manifests.labels import label_kind
-from mvemo.manifests.tables import match_ids
+from mvemo.manifests.tables import bare_name, match_ids, words_of
 
 # Default names of the column or data set with the clip ids.
 ID_NAMES = ("clip_id", "clip_ids")
@@ -23,6 +23,7 @@ _LABEL_NAMES |= {"quadrant", "category", "tag", "tags", "target", "targets", "fo
 _LABEL_NAMES |= {"cvfold", "split", "splits", "subset", "partition", "group", "groups"}
 # Leading zeros of a number, and its decimals if they are zero.
 _PADDING = re.compile(r"^0+(?=[0-9])|\.0*$")
+_PLAIN_NUMBER = re.compile(r"([1-9][0-9]*|0)(\.0*)?|")
 _MISSING = frozenset(("None", "nan", "NaN", "NaT", "<NA>"))
 
 
@@ -59,10 +60,16 @@ def find_ids(
     same, unsure = [], []
     known = {*names} | {_PADDING.sub("", PurePosixPath(name).stem) for name in names}
     for name, values in columns.items():
-        cells = _possible_ids(values, known)
-        ids = match_ids(cells, names)[0] if cells else ()
+        sample = texts_of(values[:: max(1, len(values) // 64)])
+        numbers_of_sample = {*sample} | {_PADDING.sub("", cell) for cell in sample}
+        # A sample may show that a column has numbers that name no clip.
+        if are_numbers(sample) and known.isdisjoint(numbers_of_sample):
+            continue
+        cells = texts_of(values)
+        ids = match_ids(cells, names)[0]
         n_named = len({*ids} & {*order})
-        is_text = not _are_plain_numbers(cells)
+        # Features have whole numbers without leading zeros.
+        is_text = not all(map(_PLAIN_NUMBER.fullmatch, cells))
         if 2 * n_named <= min(len(ids), len(order)):
             # A few texts that name clips show that the others name clips, too.
             few |= {name: n_named} if n_named > 1 and is_text else {}
@@ -96,26 +103,13 @@ def _is_id_name(name: str) -> bool:
     return name.rpartition("/")[2] in ID_NAMES
 
 
-def _possible_ids(values: Any, known: set[str]) -> list[str]:
-    """Return the cells of a column, or nothing if a sample shows numbers that name no clip."""
-    sample = texts_of(values[:: max(1, len(values) // 64)])
-    numbers = {*sample} | {_PADDING.sub("", cell) for cell in sample}
-    return texts_of(values) if not (are_numbers(sample) and known.isdisjoint(numbers)) else []
-
-
-def _are_plain_numbers(cells: Sequence[str]) -> bool:
-    """Return True for whole numbers as features have them, without leading zeros."""
-    return all(re.fullmatch(r"([1-9][0-9]*|0)(\.0*)?|", cell) for cell in cells)
-
-
 def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
     """Return True if a column may name clips by numbers: by its name, unless it numbers the rows.
 
     A column without a name is one of ids, unless it counts from 0 or 1.
     """
     last = name.rpartition("/")[2]
-    words = re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", last).lower())
-    if words := [word for word in words if word not in _COUNTERS]:
+    if words := [word for word in words_of(last) if word not in _COUNTERS]:
         return words[-1] in _CLIP_WORDS
     counts = ([str(i) for i in range(start, start + len(cells))] for start in (0, 1))
     return not name.isdigit() and (not len(cells) or [*cells] not in counts)
@@ -124,5 +118,5 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
 def is_label(name: str, table: ClipTable | None) -> bool:
     """Return True for the name of a label, target, tag, fold, split or group."""
     outputs = table.classes if table and not label_kind(table.task).exclusive else ()
-    plain, *known = (re.sub(r"[\W_]", "", n.casefold()) for n in (name, *outputs))
+    plain, *known = map(bare_name, (name, *outputs))
     return plain in _LABEL_NAMES or plain.removeprefix("label") in known

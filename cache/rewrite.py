@@ -9,7 +9,7 @@ import os
 import resource
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -185,7 +185,11 @@ def _write_plan(file: h5py.File, plan: Plan) -> list[tuple[Index, int]]:
         if not damaged:
             write_attribute(item, "values_checksum", checksum)
             write_index(item, feature, plan.table.clip_ids)
-    schema.write_extras(file, plan.failures, plan.curves, plan.provenance, plan.merged)
+    failures = [astuple(why) if why else at for at, why in plan.failures.items()]
+    schema.write_json(file, "failures", sorted(failures))
+    schema.write_json(file, "curves", plan.curves)
+    schema.write_json(file, "provenance", plan.provenance)
+    schema.write_texts(file, "merged", plan.merged)
     return damaged
 
 

@@ -8,8 +8,7 @@ that `verify` finds every flipped bit that matters. There are no pickles and no 
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from typing import Any, TypeVar
@@ -187,21 +186,6 @@ def read_table(file: Any) -> ClipTable:
     if table_checksum(table) != attribute(group, "checksum", str):
         raise ValueError(MISFIT)
     return table
-
-
-def write_extras(
-    file: Any,
-    failures: Failures,
-    curves: Mapping[str, Any],
-    provenance: Mapping[str, Any],
-    merged: Sequence[str],
-) -> None:
-    """Write failures, curves, provenance, and the names of merged parts."""
-    rows = [astuple(why) if why else at for at, why in failures.items()]
-    write_json(file, "failures", sorted(rows))
-    write_json(file, "curves", curves)
-    write_json(file, "provenance", provenance)
-    write_texts(file, "merged", merged)
 
 
 def read_failures(file: Any) -> Failures:

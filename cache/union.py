@@ -149,20 +149,17 @@ def in_order(features: Mapping[str, Index]) -> dict[str, Index]:
 
 def refuse_rivals(files: Sequence[CacheFile], where: object) -> None:
     """Raise BadCache for different specs with one name, unless they are nets of two folds."""
-    by_name: dict[str, dict[str, tuple[FeatureSpec, CacheFile]]] = {}
+    known: dict[str, tuple[FeatureSpec, CacheFile]] = {}
     for file in files:
-        for spec in file.specs.values():
-            known = by_name.setdefault(spec.name, {})
-            if spec.digest in known:
-                continue
-            for other, other_file in known.values():
-                if not spec.goes_with(other):
+        for digest, spec in file.specs.items():
+            for other, other_file in () if digest in known else known.values():
+                if spec.name == other.name and not spec.goes_with(other):
                     raise BadCache(
                         f"{where}: {spec.label} differs: {other.digest[:12]} in {other_file.path}, "
                         f"{spec.digest[:12]} in {file.path}: extract both with the same "
                         "parameters, weights and protocol"
                     )
-            known[spec.digest] = spec, file
+            known.setdefault(digest, (spec, file))
 
 
 def merge_specs(files: Sequence[CacheFile], table: ClipTable) -> list[FeatureSpec]:

@@ -1,7 +1,7 @@
 """Verification of caches: damage and contradictions, in this process or a limited subprocess."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -87,8 +87,13 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         problems = [] if shard else _table_problems(table)
         # An index takes about 100 bytes per row, so the number of open indexes is limited.
         at_once = max(THREADS, ROWS // max(1, len(table)))
-        for start in range(0, len(digests), at_once):
-            problems += _features_problems(file, digests[start : start + at_once])
+        with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
+            for start in range(0, len(digests), at_once):
+                # All are opened before threads read values; otherwise threads wait for each other.
+                batch = map(file.readable_feature, digests[start : start + at_once])
+                stored = [feature for feature in batch if feature is not None]
+                found = threads.map(lambda item: _values_problems(table, *item), stored)
+                problems += [problem for of_one in found for problem in of_one]
         specs = list(file.specs.values())
         if not shard:
             problems += _trained_problems(specs, table)
@@ -108,15 +113,6 @@ def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
         return [str(error)]
     finally:
         pool.close()
-
-
-def _features_problems(file: CacheFile, digests: Sequence[str]) -> list[str]:
-    """Return the problems of some features' values."""
-    # All features are opened before threads read values; otherwise threads wait for each other.
-    stored = [feature for digest in digests if (feature := file.readable_feature(digest))]
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as threads:
-        found = threads.map(lambda item: _values_problems(item[0], item[1], file.table), stored)
-        return [problem for problems in found for problem in problems]
 
 
 def _table_problems(table: ClipTable) -> list[str]:
@@ -153,7 +149,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-def _values_problems(index: Index, values: PlainArray, table: ClipTable) -> list[str]:
+def _values_problems(table: ClipTable, index: Index, values: PlainArray) -> list[str]:
     """Return the problems of a feature's values, by row if they are damaged."""
     label = index.spec.label
     try:

@@ -247,21 +247,17 @@ def finish_rows(rows: Sequence[Row], problems: Problems) -> None:
 
 def _check_ids(rows: Sequence[Row], problems: Problems) -> None:
     """Report each row that repeats the id of an earlier row."""
-    first: dict[str, Row] = {}
-    paths: dict[str, set[str]] = {}  # repeated id -> paths of its rows
+    first, seen = dict[str, Row](), set[tuple[str, str]]()
     for row in rows:
-        other = first.setdefault(plain_text(row.clip_id), row)
-        if other is row:
-            continue
-        known = paths.setdefault(row.clip_id, {other.path})
-        if row.clip_id:
+        at, other = (row.clip_id, row.path), first.setdefault(plain_text(row.clip_id), row)
+        if other is not row and row.clip_id:
             message = f"clip_id {row.clip_id!r} repeats line {other.line}"
             if row.clip_id != other.clip_id:
                 message += f" in another Unicode form, {other.clip_id!a}: rename one of them"
-            elif row.path and row.path in known:
+            elif row.path and at in seen:
                 message += ", and so does the path"
             problems.add(row.line, message)
-        known.add(row.path)
+        seen.add(at)
 
 
 def must_agree(

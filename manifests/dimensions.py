@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mvemo.manifests.tables import words_of
 from mvemo.manifests.text_files import read_toml
 
 Place = tuple[float, float]
@@ -74,9 +75,8 @@ def place_of(ratings: Mapping[str, float], weights: Mapping[str, float]) -> Plac
 
 def _words(name: str) -> list[str]:
     """Return the words of a name in lower case, also where no mark is between them."""
-    spaced = re.sub("([a-z])([A-Z])", r"\1 \2", name).lower()
-    found = []
-    for word in re.findall("[a-z]+", spaced):
+    found: list[str] = []
+    for word in words_of(name):
         joined = _JOINED.fullmatch(word)
         found += [part for part in joined.groups() if part] if joined else [word]
     return found

@@ -73,11 +73,6 @@ class Problems:
     path: Path
     found: list[Problem] = field(default_factory=list)
 
-    @property
-    def count(self) -> int:
-        """Number of lines with a problem."""
-        return sum(problem.count for problem in self.found)
-
     def add(self, line: int, message: str, count: int = 1) -> None:
         """Add a problem of `count` lines; line 0 stands for the file as a whole."""
         self.found.append(Problem(self.path, line, message, count))
@@ -104,4 +99,5 @@ class Problems:
             raise BadManifest(str(self.found[0]))
         if self.found:
             lines = "\n".join(f"  {problem}" for problem in self.in_order())
-            raise BadManifest(f"{self.path}: {self.count} problems\n{lines}")
+            n_problems = sum(problem.count for problem in self.found)
+            raise BadManifest(f"{self.path}: {n_problems} problems\n{lines}")

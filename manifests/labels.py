@@ -49,11 +49,6 @@ class LabelKind:
         """Type of the numbers in an array of labels."""
         return np.dtype(np.float64 if self.numeric else np.int64)
 
-    @property
-    def n_axes(self) -> tuple[int, ...]:
-        """Allowed numbers of axes of an array; an array of only one target may have one axis."""
-        return (1,) if self.exclusive else (1, 2) if self.numeric else (2,)
-
     def columns(self, classes: Names) -> list[str]:
         """Return the label columns of a written manifest."""
         clash = not self.numeric and bool({*classes} & {*RESERVED})

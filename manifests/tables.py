@@ -175,7 +175,7 @@ class TableRows:
 
         In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
         """
-        is_named = "path" in self.header or "file" not in self.header
+        is_named = "path" in self.header or self.header.count("file") != 1
         table = self if is_named else self.renamed({"path": "file"})
         if self.kind or not {*self.header} >= _OF_PREDICT:
             return table
@@ -246,7 +246,12 @@ def _load_table(path: Path) -> TableRows:
             kind, version = first.groups()
         elif setting := _SETTING.match(comment):
             settings[setting[1].lower()] = (n_comments, setting[2].strip())
-    mark, lines, line = _find_mark(lines[n_comments:], n_comments + 1)
+    lines, line = lines[n_comments:], n_comments + 1
+    if lines and (stated := _STATED.match(lines[0])):
+        mark, lines, line = stated[1], lines[1:], line + 1
+    else:
+        header = _QUOTED.sub("", next(filter(str.strip, lines), ""))
+        mark = max(",;\t", key=header.count)
     rows = tuple(_csv_rows(lines, line, mark))
     return _with_settings(TableRows(kind, version, settings, rows, mark))
 
@@ -296,14 +301,6 @@ def _comment(line: str) -> str | None:
         with suppress(csv.Error):
             text = next(csv.reader([text]))[0].strip()
     return text if text.startswith("#") or not text.strip(", ") else None
-
-
-def _find_mark(lines: list[str], first: int) -> tuple[str, list[str], int]:
-    """Return the separator of the cells, the lines below a line that states it, and the first."""
-    if lines and (stated := _STATED.match(lines[0])):
-        return stated[1], lines[1:], first + 1
-    header = _QUOTED.sub("", next(filter(str.strip, lines), ""))
-    return max(",;\t", key=header.count), lines, first
 
 
 def _csv_rows(lines: Sequence[str], first: int, mark: str) -> Iterator[CsvRow]:
@@ -396,6 +393,16 @@ def write_table(
 def plain_text(cell: str) -> str:
     """Return a name for comparison: in Unicode form NFC, without invisible characters."""
     return cell if cell.isascii() else _INVISIBLE.sub("", unicodedata.normalize("NFC", cell))
+
+
+def bare_name(name: str) -> str:
+    """Return a name for comparison: in lower case, without marks between its words."""
+    return re.sub(r"[\W_]", "", name.casefold())
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a column's name in lower case."""
+    return re.findall("[a-z]+", re.sub("([a-z])([A-Z])", r"\1 \2", name).lower())
 
 
 def is_missing(cell: str, label: bool = False) -> bool:

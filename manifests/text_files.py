@@ -22,10 +22,10 @@ TomlError = tomllib.TOMLDecodeError
 _MOST_LEVELS, _LARGEST = 64, 1e300
 
 
-def read_json(path: Path, kind: type = dict) -> Any:
-    """Return the value of a JSON file, of type `kind`; raise `BadFile` or `MissingFile`."""
+def read_json(path: Path) -> Any:
+    """Return the object of a JSON file; raise `BadFile` or `MissingFile`."""
     value = _read(path, parse_json)
-    if not isinstance(value, kind):
+    if not isinstance(value, dict):
         raise BadFile(f"{path}: expected a JSON object, got {str(value)[:40]!r}")
     return value
 

@@ -75,10 +75,12 @@ class NamedFiles:
                 names[path] = facts
         best: dict[tuple[str, ...], str] = {}
         for path in sorted(names, key=lambda path: self.preferred.index(names[path][self.copies])):
-            best.setdefault(self._take(names[path]), path)
+            take = (value for key, value in names[path].items() if key != self.copies)
+            best.setdefault(tuple(take), path)
+        used_paths = {*best.values()}
         rows: list[Row] = []
         for path, facts in names.items():
-            if best[self._take(facts)] != path:
+            if path not in used_paths:
                 left_out.append((path, "another copy of the same take is used"))
                 continue
             group = f"{self.group}-{facts[self.group]}"
@@ -87,9 +89,6 @@ class NamedFiles:
         used = {row.label[0] for row in rows}
         classes = [value for value in self.fields[self.label] if value in used]
         return FoundClips(rows, classes, left_out=left_out)
-
-    def _take(self, facts: Mapping[str, str]) -> tuple[str, ...]:
-        return tuple(value for key, value in facts.items() if key != self.copies)
 
 
 RAVDESS: NamedFiles = read_toml(Path(__file__).with_name("ravdess.toml"), NamedFiles)

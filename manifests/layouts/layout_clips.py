@@ -17,7 +17,7 @@ from mvemo.manifests.labels import Label
 from mvemo.manifests.layouts.file_names import FoundClips, search
 from mvemo.manifests.layouts.layout_file import SPLITS, Layout, TableFile, TagColumns
 from mvemo.manifests.splits.assignment import part_of
-from mvemo.manifests.tables import is_missing, plain_text, read_lines, read_table
+from mvemo.manifests.tables import bare_name, is_missing, plain_text, read_lines, read_table
 
 _PLACE = re.compile(r"\{([^{}:]+)(?::(-?\d+|stem))?\}")
 
@@ -190,14 +190,10 @@ def _files_by_name(
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
     """Map ids to media files with their names; return also the files without an id."""
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media or ()}
-    alike = {_letters(stem): path for stem, path in stems.items()}
-    found = {name: stems.get(name) or alike.get(_letters(name), "") for name in ids}
+    alike = {bare_name(stem): path for stem, path in stems.items()}
+    found = {name: stems.get(name) or alike.get(bare_name(name), "") for name in ids}
     used = {*found.values()}
     return found, [(p, "no clip has this name") for p in media or () if p not in used]
-
-
-def _letters(name: str) -> str:
-    return "".join(filter(str.isalnum, name.casefold()))
 
 
 def has_tables(layout: Layout, folder: Path) -> bool:

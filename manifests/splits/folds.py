@@ -183,7 +183,9 @@ def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, In
     """Return clips per group (sorted) and stratum (the last has all), and each clip's group."""
     values, names = np.asarray(labels), np.asarray(groups)
     kind = label_kind(task)
-    if values.ndim not in kind.n_axes or names.ndim != 1 or len(values) != len(names):
+    # An array of only one target may have one axis.
+    axes = (1,) if kind.exclusive else (1, 2) if kind.numeric else (2,)
+    if values.ndim not in axes or names.ndim != 1 or len(values) != len(names):
         raise BadManifest(
             f"labels of shape {values.shape} and groups of shape {names.shape} "
             f"do not match a {task} task"

@@ -201,7 +201,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
         shown = f"{name}@{start:g}" if start or duration is not None else name
         problem = "" if (root / name).exists() else f"no such file in {root}"
         clips.append(NewClip(shown, root / name, start, duration, problem))
-    if not clips and not problems.count:
+    if not clips and not problems.found:
         problems.add(0, "the table lists no clips")
     problems.raise_any()
     return clips
@@ -215,7 +215,7 @@ def _recognised(
         table = table.with_path()
     except BadText as error:
         problems.add(*error.args)
-    if table.kind or problems.count:
+    if table.kind or problems.found:
         return table
     given = {ours: ours for ours in columns}
     found = recognition.recognise(table, given, labels.UNLABELLED)

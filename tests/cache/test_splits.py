@@ -56,12 +56,6 @@ def test_contradictions_are_reported(path):
         "no clip is in split 2",
         "group 'g0' is in several splits: [0, 1]",
     ]
-    for clips, message in (
-        (replace(SPLIT, splits=np.zeros(5, np.int64)), "splits of 6 clips .*: expected shape"),
-        (replace(CLIPS, splits=SPLIT.splits), "splits and 3 folds"),
-    ):
-        with pytest.raises(BadCache, match=message):
-            fill(path, clips)
 
 
 def test_a_net_that_saw_test_clips_is_reported(tmp_path):
@@ -137,8 +131,3 @@ def test_what_shards_do_not_state_about_annotators_is_unknown(tmp_path, clips):
     merge_caches([tmp_path / "c.h5", tmp_path / "d.h5"], tmp_path / "e.h5")
     with open_cache(tmp_path / "e.h5") as cache:
         np.testing.assert_array_equal(cache.table.disagreement, DISAGREEING.disagreement)
-
-
-def test_disagreement_of_another_shape_is_refused(path):
-    with pytest.raises(BadCache, match=r"disagreement of 6 clips .*: expected shape \(6, 2\), got"):
-        fill(path, replace(DISAGREEING, disagreement=np.zeros((6, 9))), VECTOR)

@@ -263,6 +263,9 @@ def test_bad_rows(path, spec, values, message):
         ({"groups": ("g",)}, r"groups of 6 clips .* got \(1,\)"),
         ({"labels": np.zeros((6, 2), np.int64)}, r"expected shape \(6,\), got \(6, 2\)"),
         ({"groups": ("g\0",) * 6}, "has a NUL"),
+        ({"k": 0, "splits": SHORT}, "splits of 6 clips .*: expected shape"),
+        ({"splits": np.zeros(6, np.int64)}, "splits and 3 folds"),
+        ({"disagreement": np.zeros((6, 9))}, r"disagreement of 6 clips .* shape \(6, 2\), got"),
         ({"groups": ("g\udcff",) * 6}, "not valid Unicode"),
     ],
 )

@@ -31,7 +31,6 @@ def test_arrays(task, labels, rows, members, counts, faulty, invalid):
     np.testing.assert_array_equal(array, rows)
     assert array.dtype == kind.dtype == (np.float64 if kind.numeric else np.int64)
     assert array.shape == kind.shape(len(labels), len(CLASSES))
-    assert array.ndim in kind.n_axes
     assert not kind.invalid(array, len(CLASSES)).any()
     assert kind.array([], CLASSES).shape == kind.shape(0, len(CLASSES))
     found = {name: member.tolist() for name, member in kind.members(array, CLASSES).items()}

@@ -159,6 +159,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
+        ("# mvemo manifest 1\nfile,label,file\na,x,a\nb,y,b\n", 2, "has no column 'path'"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version: expected 1, got 2"),
         ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),
@@ -286,17 +287,17 @@ seconds = st.floats(0, 1e6, allow_nan=False)
 
 @st.composite
 def manifests(draw):
-    task = draw(st.sampled_from(["multiclass", "multilabel", "regression"]))
+    task = draw(st.sampled_from(["multiclass", "multilabel", "regression", "unlabelled"]))
     names = st.lists(name.filter(lambda n: n not in RESERVED), min_size=2, max_size=4, unique=True)
-    classes = draw(names)
+    classes = [] if task == "unlabelled" else draw(names)
     n = draw(st.integers(1, 5))
     with_folds = draw(st.booleans()) and n >= 2
     clips = []
     for i in range(n):
         if task == "multiclass":
             label = (draw(st.sampled_from(classes)),)
-        elif task == "multilabel":
-            chosen = draw(st.sets(st.sampled_from(classes)))
+        elif task in ("multilabel", "unlabelled"):
+            chosen = draw(st.sets(st.sampled_from(classes))) if classes else ()
             label = tuple(tag for tag in classes if tag in chosen)
         else:
             label = tuple(draw(st.floats(-1e9, 1e9)) for _ in classes)
@@ -368,12 +369,6 @@ def test_absolute_paths_need_no_root(tmp_path):
 def test_an_id_is_enough_without_media(tmp_path):
     read_back(read(tmp_path, "song,label\na,x\nb,y\n", columns={"clip_id": "song"}), tmp_path)
     assert check_manifest(tmp_path / "again.csv") == []
-
-
-def test_clips_without_labels(tmp_path):
-    manifest = read(tmp_path, "path,group\na.mp3,x\nb.mp3,y\n")
-    assert (manifest.task, manifest.classes, manifest.labels.shape) == ("unlabelled", (), (2, 0))
-    read_back(manifest, tmp_path)
 
 
 PREDICTED = "path,model,label,confidence,calm,sad,notes,error\n"
