@@ -218,7 +218,8 @@ def _parse(
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes or (), rows, problems)
-    if several:
+    # The column may be a target, or mean something else.
+    if several and rows and ANNOTATOR in dict(rows[0].extra):
         rows, merged = merge_annotators(rows, kind, classes or (), problems, given.skip_unlabelled)
         notes += merged
     if len(table.rows) < 2:

@@ -1,6 +1,7 @@
 """Labels of several annotators become one, and their disagreement limits the scores."""
 
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, Clip, Manifest, annotators, read_manifest, write_manifest
 from mvemo.manifests.annotators import ceilings_of, disagreement_of
+from mvemo.manifests.errors import MvemoError
 
 
 def rated(columns=(), n=4000):
@@ -195,6 +197,25 @@ def test_without_a_column_of_annotators_ids_must_not_repeat(tmp_path):
     rows = [row.split(",", 2)[0] + ".mp3," + row.split(",", 2)[2] for row in RATINGS[1:]]
     with pytest.raises(BadManifest, match=r"clip_id '1@0' repeats line 2"):
         read_manifest(table(tmp_path, "file,valence,arousal,artist", *rows), media=False)
+
+
+OTHERS = ("annotators", "path", "label", "valence", "end", "corrected", "")
+
+
+@given(
+    header=st.lists(st.sampled_from(OTHERS), max_size=2, unique=True).flatmap(
+        lambda others: st.permutations(["annotator", "clip_id", *others])
+    ),
+    cells=st.lists(st.lists(st.sampled_from("12x"), min_size=4, max_size=4), min_size=2),
+    task=st.sampled_from((None, "regression", "multiclass", "multilabel")),
+    ours=st.booleans(),
+)
+def test_any_table_is_read_or_refused_in_words(tmp_path_factory, header, cells, task, ours):
+    stated = [f"# task: {task}", "# classes: annotator"] if ours and task else []
+    lines = [",".join(header), *(",".join(row[: len(header)]) for row in cells)]
+    file = table(tmp_path_factory.mktemp("any"), *stated, *lines)
+    with suppress(MvemoError):
+        read_manifest(file, media=False, task=None if stated else task)
 
 
 def test_stated_disagreement_of_a_table_is_kept(tmp_path):
