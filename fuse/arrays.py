@@ -130,7 +130,7 @@ def _read_labels(
 
 
 def _is_missing(label: Any) -> bool:
-    name = type(label).__name__  # of the missing values of pandas
+    name = type(label).__name__  # pandas has types for missing values
     return label is None or name in ("NAType", "NaTType") or (name == "float" and label != label)
 
 
@@ -183,7 +183,7 @@ def _index(where: str, value: Any) -> tuple[str, ...] | None:
 
 
 def _places(value: Any, n: int, ids: Sequence[str], where: str) -> list[int]:
-    """Return the clip of each of `n` rows, as its place in `ids`."""
+    """Return, for each of `n` rows, the index of its clip in `ids`."""
     index = _index(where, value)
     if index is None:
         if n != len(ids):

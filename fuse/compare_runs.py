@@ -40,9 +40,9 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # ``RUN:MODEL`` to the mean over folds of the primary metric on all clips that it predicted.
+    # ``RUN:MODEL`` to its primary metric on all clips that it predicted, as a mean over folds.
     scores: dict[str, float]
-    # One comparison per pair; its `model` and `reference` are ``RUN:MODEL``.
+    # One comparison per pair; `model` and `reference` have the form ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
     members: dict[str, tuple[Run, str]]  # ``RUN:MODEL`` to the run and the model's name
     n_resamples: int

@@ -150,7 +150,7 @@ def evaluate_once(
 
 
 def _drawn(store: FeatureStore, blocks: Ints | None, seed: int) -> Labels | None:
-    """Return labels that know nothing of the clips; None without blocks."""
+    """Return random labels, see `random_labels`; None without blocks."""
     y_true = task_of(store.table.task).read_labels(store.table.labels)
     return None if blocks is None else random_labels(y_true, blocks, seed)
 
@@ -299,7 +299,7 @@ JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
 
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
-# (model, index of a share) to a pair for each fold: the score, and the number of training clips.
+# (model, index in `FRACTIONS`) to a pair for each fold: score, and number of training clips.
 Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
@@ -396,9 +396,9 @@ def learning_curve_masks(
     return masks
 
 
-# --- labels that know nothing of the clips
+# --- random labels
 #
-# They check what score chance gives. Blocks of clips keep together: the clips of a group, and
+# They measure the score by chance. Blocks of clips keep together: the clips of a group, and
 # groups with equal or nearly equal clips. Each block gets the labels of a block that is drawn at
 # random, with replacement. Without replacement the classes that are rare in a test fold would be
 # frequent in its training folds, so that every score would lie below chance (for 96 clips of 6

@@ -31,8 +31,8 @@ from mvemo.manifests.array_types import F32, F64, Bools, Ints
 # Inverse strengths of the penalty to try, and the largest number of steps of a fit.
 GRID = (1e-3, 1e-2, 1e-1)
 MOST_STEPS = 100
-# Number of directions, those of largest variance over all layers, that a weighted sum uses: more
-# take longer and hardly change the weights.
+# Number of principal directions, over all layers, that a weighted sum uses: more would take
+# longer and hardly change the weights.
 MOST_DIRECTIONS = 128
 
 
@@ -98,7 +98,7 @@ class _Layers:
     valid: Bools  # bool (clips,): True for clips with the feature
 
     def fit(self, train: Bools, layer: int | None, C: float) -> _Sum | None:
-        """Fit on training clips, for None with all layers; None if the clips are too few."""
+        """Fit one layer, or for None the sum of all; return None if there are too few clips."""
         clips, rows = self.fitter.clips, train & self.valid
         if fitting.count_different(clips, rows) < fitting.MIN_DIFFERENT:
             return None
@@ -130,12 +130,12 @@ class LayerModels:
     feature: str
     layers: tuple[int, ...]  # number of each layer
     columns: Ints  # int64 (layers, dim): columns of each layer in the feature
-    # By fold: weights of the layers; by model and fold: position of the layer (None for all), C.
+    # By fold: layer weights. By (model, fold): index of the layer (None for the sum), and C.
     weights: dict[int, F64] = field(default_factory=dict)
     chosen: dict[tuple[str, int], tuple[int | None, float]] = field(default_factory=dict)
 
     def choice(self, k: int) -> LayerChoice:
-        """Return what the folds learned about the layers."""
+        """Return the layer weights and the best layer of each fold."""
         blank, name = np.full(len(self.layers), np.nan), f"{self.feature}{BEST_LAYER}"
         best = [self.chosen.get((name, fold), (None, 0.0))[0] for fold in range(k)]
         weights = np.stack([self.weights.get(fold, blank) for fold in range(k)])

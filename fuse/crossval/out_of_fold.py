@@ -28,7 +28,7 @@ from mvemo.fuse.results import Choice, LayerChoice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.array_types import F64, Bools, Ints
 
-# A model can be chosen if it predicts this share or more of the clips that another predicts.
+# A model can be chosen if it predicts at least this share of the clips that another predicts.
 ENOUGH = 0.9
 
 
@@ -85,7 +85,7 @@ class OutOfFold:
         self.outputs |= {one.key: self.blank() for one in self.fallbacks[model.name]}
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
-        """Return outputs with gaps filled by fallbacks, and the fallback's number, 0 for none."""
+        """Return outputs with gaps filled by fallbacks, and which fallback was used (0: none)."""
         return self._fill(model, self.outputs)
 
     def predict_inside(self, model: Model, fold: int) -> F64:
@@ -243,7 +243,7 @@ def simplest_model(
         return None
 
     def complexity(i: int) -> tuple[bool, int, bool]:
-        # Of the models of several features, only the calibration is fitted in `LATE`.
+        # `LATE` is the simplest model of its features: only its calibration is fitted.
         return models[i].by_estimator, len(models[i].features), models[i].name != LATE
 
     ordered = sorted(means, key=complexity)

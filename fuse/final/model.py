@@ -64,14 +64,14 @@ class Predictor:
     expected: Mapping[str, Any]
     # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
-    # Bases of a product of only some of the single features; otherwise empty.
+    # Bases of a product, if it multiplies only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
-    # `mvemo.fuse.conformal.limits` of the out-of-fold outputs, after the temperature: a row for
-    # each coverage of `GRID`; empty if it was not evaluated. `optional` has those of the form
-    # that `OPTIONS` names, in single precision.
+    # `mvemo.fuse.conformal.limits` of the calibrated out-of-fold outputs: a row for each coverage
+    # in `GRID`; empty if there was no evaluation. `optional` are the limits for the sets of
+    # `OPTIONS`, in single precision.
     nonconformity: tuple[tuple[float, ...], ...] = ()
     optional: tuple[tuple[float, ...], ...] = ()
-    limit_groups: int | None = None  # number of groups that these come from
+    limit_groups: int | None = None  # number of groups behind these limits
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class FinalModel:
     date: str = ""  # time at which the folder was written, ISO 8601 in UTC
     # Coverage of the sets; None for predictions without sets.
     asked: Asked | None = None
-    # `spread_of` the training clips by predictor, once it was needed.
+    # Cached `spread_of` the training clips, by predictor.
     spreads: dict[str, F64] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
@@ -165,7 +165,7 @@ class FinalModel:
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def alarm(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return what `reference.fit_references` found for a predictor."""
+        """Return a predictor's alarm from `reference.fit_references`, or {}."""
         return self.facts.get("alarm", {}).get(predictor.name, {})
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
@@ -286,7 +286,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         scale=record["scale"],
         facts=record["facts"],
         training_keys=keys,
-        # A model that is made again from the same clips has the same digest.
+        # A model that is built again from the same clips has the same digest.
         digest=digest_of({key: value for key, value in record.items() if key != "date"}),
         date=record["date"],
     )
@@ -315,7 +315,7 @@ def _tuples(value: Any) -> Any:
 
 
 def asked_of(coverage: float | None, *, per_class: bool, jointly: bool) -> Asked | None:
-    """Return the coverage that these options ask for, or None; raise `BadFeatures` if not one."""
+    """Return the coverage that these options ask for, or None; raise `BadFeatures` if invalid."""
     options = [PER_CLASS] * per_class + [JOINTLY] * jointly
     if len(options) > 1:
         raise BadFeatures(f"{PER_CLASS}, {JOINTLY}: expected one of them, got both")

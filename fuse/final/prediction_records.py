@@ -19,7 +19,7 @@ from mvemo.manifests.text_table import Tabular
 
 # Columns of a table after those of the outputs, and before relative values.
 NOTES = ("notes", "cautions", "doubt", "unlikeness")
-# Columns of a table that hold texts, and numbers, of a record.
+# Columns of a table with texts of a record, and columns with numbers.
 TEXTS = ("path", "model", "quadrant", "error", "content", "version", "date")
 NUMBERS = ("confidence", "doubt", "unlikeness", "duration", "seconds")
 
@@ -46,7 +46,7 @@ def records(
 
 
 def origin(model: FinalModel) -> Record:
-    """Return what tells two models of one name apart."""
+    """Return the digest and date of a model, which differ between models of the same name."""
     return {"model_digest": model.digest or None, "model_date": model.date or None}
 
 

@@ -22,9 +22,9 @@ TOLERANCE = 1e-6
 DEFAULT = HeadSettings()
 # Minimum number of classes, or of clips with tags or values, to train a head.
 MIN_DIFFERENT = 2
-# Number of scores (heads x outputs x clips) in one batch: arrays of 1.2 MB; a 32nd of the values of
-# a feature that does not fit in the CPU cache; or 200 MB if every step reads the features from the
-# file. So more heads share a reading.
+# Maximum number of scores (heads x outputs x clips) per batch: arrays of 1.2 MB; 1/32 of the values
+# of a feature larger than the CPU cache; or 200 MB if every step reads the features from the file,
+# so that many heads share a pass over the file.
 BATCH_SCORES, BATCH_SHARE, BATCH_STREAMED = 300_000, 32, 50_000_000
 
 
