@@ -313,9 +313,9 @@ def score_interval(
     """Return the ends of the 95 % interval of a score; NaN for fewer than 8 groups.
 
     `score` is a name such as ``recall:2`` or ``r2_macro``, or ``difference``. `drawn` is the score
-    in each resample, first of the clips as they are; NaN where it is undefined. `mask` selects the
-    clips that the score is computed from. `inflation` is a factor of the standard error, for what
-    the resamples do not vary (`new_training`).
+    of the original clips, followed by that of each resample; NaN where it is undefined. `mask`
+    selects the clips that the score is computed from. `inflation` multiplies the standard error, to
+    add variance that resamples lack (`new_training`).
     """
     codes = resamples.codes if mask is None else resamples.codes[mask]
     sizes = np.bincount(codes)[np.unique(codes)] if len(codes) else np.zeros(0)

@@ -48,7 +48,7 @@ class RunComparison:
     n_resamples: int
 
     def other_scores(self, label: str) -> dict[str, float]:
-        """Return MCC or r of ``RUN:MODEL`` by title, as its run states them; NaN if it does not."""
+        """Map titles of MCC or r to the scores that the run of ``RUN:MODEL`` states, or to NaN."""
         run, model = self.members[label]
         return run.others[model]
 
@@ -252,7 +252,7 @@ class Run:
     name: str  # shortest name of the folder that differs from those of other runs
     folder: Path
     task: Task
-    flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky``, ``synthetic``, ...
+    flags: tuple[str, ...]  # which of ``permuted``, ``leaky``, ``synthetic``, ... are true
     repeats: tuple[Predictions, ...]  # on each set of folds, with clips in the same order
     others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
 

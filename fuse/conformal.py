@@ -75,8 +75,8 @@ def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
 def thresholds(scores: F64, groups: Sequence[str], coverages: Sequence[float] | F64) -> F64:
     """Return the quantiles of the nonconformity of clips of a new group, for these coverages.
 
-    `scores` are of `nonconformity`, NaN where they do not count. The thresholds are float64
-    (coverages, columns of `scores`), infinite if there are too few groups.
+    `scores` are from `nonconformity`; NaN are ignored. The thresholds are float64 (coverages,
+    columns of `scores`), infinite if there are too few groups.
     """
     names = np.array(groups)
     ends = []
@@ -117,7 +117,7 @@ def limits(
 ) -> F64:
     """Return the largest nonconformity in a set: float64 (coverages, 1 or outputs).
 
-    `optional` asks for the form of the sets that `OPTIONS` names.
+    If `optional`, the limits are for the sets that `OPTIONS` names.
     """
     scores = nonconformity(y_true, outputs, link)
     if not optional:

@@ -70,8 +70,8 @@ class LabelErrors:
         """Return a dict per predicted clip, most doubtful first.
 
         Keys: ``clip_id``; ``label`` and ``suggested`` as `format_label` writes them;
-        ``probability`` of the label, of tags that of the least probable one, None for ratings;
-        ``doubt``, of tags and ratings the largest one.
+        ``probability`` of the label (of the least probable tag; None for ratings); ``doubt`` (the
+        largest one of several tags or ratings).
         """
         task, link = self.results.task.name, self.results.task.link
         records = []
@@ -191,7 +191,7 @@ def next_labels(
 ) -> list[NextLabel]:
     """Rank unlabelled clips, such as those of a catalogue, by how useful their labels would be.
 
-    Features that both have, by name and size, are compared. `n` is the number of clips.
+    Features that both stores have (same name and size) are compared. `n` is the number of clips.
     """
     known, new = _common(labelled, unlabelled)
     names, link, table = np.array(known.table.classes), task_of(known.table.task).link, new.table

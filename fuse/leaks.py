@@ -1,7 +1,7 @@
 """Features that were made from the labels, and rows that belong to other labels.
 
-A feature that was measured knows labels only as far as listeners agree and clips resemble each
-other. A feature made from labels is their function. Both directions are tested on clips of other
+A measured feature predicts labels only as far as listeners agree and similar clips have similar
+labels. A feature made from labels is a function of them. Both are tested on clips of other
 groups. Columns that the labels determine, together with the mean labels of the group, are codes,
 curves, angles and target encodings, and are found among any number of other columns. Labels that
 the whole feature determines were mixed into its columns.
@@ -9,8 +9,8 @@ the whole feature determines were mixed into its columns.
 A high accuracy is not evidence: classes that are easy to tell are predicted without error by
 honest features. Hence the explained variance counts. At `TOO_GOOD`, two classes are six standard
 deviations apart; published models of ratings reach r = .86 at most (Eerola and Anderson 2026). For
-classes, only linear models read the whole feature, as neighbours and kernels explain all variance
-of classes that are merely easy.
+classes, only linear models read the whole feature, because neighbours and kernels also explain
+all variance of classes that are easy to predict.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Knowledge(NamedTuple):
 def knowledge(z: F32, y: F64, means: F64, folds: Ints, *, numeric: bool) -> Knowledge:
     """Measure the relation of standardised columns (clips, dim) and labels (clips, outputs).
 
-    `means` is of `group_means`; `numeric` is False for indicators of classes or tags.
+    `means` is from `group_means`; `numeric` is False for indicators of classes or tags.
     """
     from scipy.special import chdtrc  # scipy.stats takes most of a second to import
 
@@ -95,8 +95,8 @@ def rows_mismatch(features: Mapping[str, tuple[F32, Ints]], y: F64) -> tuple[str
 def _chance(z: F32 | F64, y: F64) -> float:
     """Return the p-value of the relation between rows, by a permutation test.
 
-    The share of variance that `y` explains counts: the mean and the largest of all columns, and the
-    mean of the first principal components.
+    The statistic is the share of variance that `y` explains: its mean and maximum over columns, and
+    its mean over the first principal components.
     """
     rng = np.random.default_rng(0)
     basis, main = _basis(y), _components(z)

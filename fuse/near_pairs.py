@@ -188,8 +188,8 @@ def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int
 def _pairs_above(unit: F32, rows: Ints, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
     """Return all pairs of `rows` above a cosine.
 
-    Projected on a few directions, vectors are at most as far apart as without. So only pairs that
-    are near along all of them are compared, and only those near along the longest one are sought.
+    A projection never increases a distance. So candidates are searched along the first direction,
+    then filtered by their projections on all directions; only the remaining pairs are compared.
     """
     projected = (unit @ _directions(unit))[rows]
     order = np.argsort(projected[:, 0])

@@ -98,7 +98,7 @@ def _unfolded(table: ClipTable, n: int) -> ClipTable:
 def joined(stores: Sequence[MemoryStore], splits: Sequence[int] | None = None) -> MemoryStore:
     """Concatenate stores with the same features; other facts are from the first store.
 
-    Each store is one part of a split if `splits` has its part; then no group is in two of them.
+    `splits` has the part of each store, if the stores are parts of a split; groups stay apart.
     """
     first, tables = stores[0], [store.table for store in stores]
     parts = splits or [0] * len(stores)

@@ -66,7 +66,7 @@ def transfer_all(
     """Train on each data set, and test on each other one.
 
     `scheme` is a function from labels to shared classes, ``quadrants``, or None for the labels as
-    they are. Features are compared that have the same name and extractor.
+    they are. Only features with the same name and extractor are compared.
     """
     settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
     own: Own = {}

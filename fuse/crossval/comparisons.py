@@ -2,8 +2,8 @@
 
 A difference, its interval and its p-value all refer to the clips that both models predicted. With
 four folds or more, the differences of the folds are tested by the corrected resampled t (Nadeau &
-Bengio 2003). With fewer folds, or equal differences in all folds, that statistic means nothing:
-then the models' predictions are exchanged, group by group (Pitman 1937).
+Bengio 2003). With fewer folds, or equal differences in all folds, this statistic is meaningless;
+the models' predictions are then exchanged, group by group (Pitman 1937).
 """
 
 from __future__ import annotations

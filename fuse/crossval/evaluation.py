@@ -158,7 +158,7 @@ def _drawn(store: FeatureStore, blocks: Ints | None, seed: int) -> Labels | None
 def _scores_by_chance(
     store: FeatureStore, settings: EvaluationSettings, blocks: Ints
 ) -> dict[str, F64]:
-    """Return `Results.chance` for as many draws of labels as the settings ask for."""
+    """Return `Results.chance`: scores on random labels, drawn `permute_labels` times."""
     plain = replace(settings, temperature=False, refit=False, missing_modality=False)
     first = (settings.seed or 0) + 1
     scores: dict[str, list[float]] = {}
@@ -193,7 +193,7 @@ def _evaluate_on_other_folds(
     settings: EvaluationSettings,
     draw: Callable[[int], Labels | None],
 ) -> list[Results]:
-    """Return the other repeats; `draw` returns the labels for a seed, or None for the own."""
+    """Return the other repeats; `draw` returns labels for a seed, or None for the true ones."""
     _refuse_bound_folds(store, first)
     table = store.table
     # The first evaluation may use the store's own folds, which have another seed.
@@ -402,7 +402,7 @@ def learning_curve_masks(
 # groups with equal or nearly equal clips. Each block gets the labels of a block that is drawn at
 # random, with replacement. Without replacement the classes that are rare in a test fold would be
 # frequent in its training folds, so that every score would lie below chance (for 96 clips of 6
-# classes .04 in place of .167). Blocks make leaks visible: if pieces of one song are in several
+# classes .04 instead of .167). Blocks make leaks visible: if pieces of one song are in several
 # groups, a piece in training has the label of its piece in the test fold, whatever that label is.
 
 
@@ -430,5 +430,5 @@ def random_labels(y_true: Labels, blocks: Ints, seed: int) -> Labels:
 
 
 def chance_p(score: float, drawn: F64) -> float:
-    """Return the share of scores, of these and of `drawn` labels, that are at least `score`."""
+    """Return the p-value of `score`: the share of it and the `drawn` scores that reach it."""
     return float((1 + np.sum(drawn >= score - 1e-12)) / (1 + len(drawn)))

@@ -144,9 +144,9 @@ class LayerModels:
         )
 
     def predict_fold(self, oof: OutOfFold, fitter: HeadFitter, fold: int) -> None:
-        """Write one fold's predictions to `oof`, and those of its training clips.
+        """Write predictions of a fold's clips, and of its training clips, to `oof`.
 
-        A clip of an inner fold is predicted by the layer and penalty chosen on the other ones.
+        For clips of an inner fold, layer and penalty are chosen on the other inner folds.
         """
         clips, folds, tested = oof.clips, oof.inner_folds[fold], oof.clips.folds == fold
         data, splits = self._layers(fitter, ~tested), leave_each_out(folds)
@@ -225,7 +225,7 @@ def add_layer_models(
 ) -> list[LayerModels]:
     """Add the models over layers of the features of an evaluation to `oof`, and return them.
 
-    Raise `BadFeatures` if ``models`` names one that cannot be made.
+    Raise `BadFeatures` if ``models`` names a model that cannot be made.
     """
     features, found = prepared.features, []
     named = [name for name in settings.models or () if name.endswith((WEIGHTED, BEST_LAYER))]
@@ -247,7 +247,7 @@ def add_layer_models(
 
 
 def layers_of(spec: FeatureSpec) -> tuple[tuple[int, ...], Ints]:
-    """Return the numbers of a feature's layers, and the columns of each; () for one layer."""
+    """Return the numbers of a feature's layers, and the columns of each; () if not several."""
     layers = spec.params.get(LAYERS)
     # Windows are pooled to their means, which may be followed by their deviations.
     n_parts = 1 + (spec.params.get("view", {}).get("pooling") == "mean+std")

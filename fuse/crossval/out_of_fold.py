@@ -7,8 +7,8 @@ this model predicts the fold's clips.
 
 With few clips, chance decides which model has the lowest loss. So the simplest model is chosen
 whose loss is within one standard error of the lowest (Breiman et al. 1984, "Classification and
-Regression Trees", section 3.4.3): the one of the fewest features, and of several such models
-`integrated-late`, in which only the calibration is fitted, or else the one of the lowest loss.
+Regression Trees", section 3.4.3): the model with the fewest features. If there are several, it is
+`integrated-late`, in which only the calibration is fitted, or else the one with the lowest loss.
 """
 
 from collections import defaultdict
@@ -51,8 +51,8 @@ class OutOfFold:
     models: tuple[Model, ...]
     # Key of a model or fallback to float64 (clips, outputs); NaN rows if a feature is missing.
     outputs: dict[Key, F64]
-    # Fold to outputs by key, as `outputs`, but of the fold's training clips, each by a head that
-    # never saw the clip; NaN elsewhere.
+    # Fold to a dict like `outputs`, but for the fold's training clips: each is predicted by a
+    # head that never saw it. NaN for other clips.
     inner: dict[int, dict[Key, NDArray[np.floating]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
@@ -65,7 +65,7 @@ class OutOfFold:
     present: dict[str, Bools] = field(default_factory=dict)
     # Feature name to bool (clips,): True for outliers (`mvemo.fuse.scaling.fit_scaling`).
     outliers: dict[str, Bools] = field(default_factory=dict)
-    # Name of a feature of several layers to what its models learned about them.
+    # Feature of several layers to the layer weights and best layers that its models learned.
     layers: dict[str, LayerChoice] = field(default_factory=dict)
 
     def blank(self) -> F64:

@@ -6,10 +6,10 @@ outputs anew, shift them, and read the features differently. V minimises the sum
 |V|^2 / (2 C): for small C the head stays as it was. u is linear in z, so an adapted head is a
 `Head` again, and fusions of heads follow their bases.
 
-People often label the clips that the model doubted, and a cure for these may harm the others.
-So unlabelled clips are anchors: their targets are the outputs that the head had. All anchors
-together weigh as much as the labelled clips, times the share of labels by which the model's
-answers were confirmed (beyond chance), so that answers that are always wrong are not kept.
+People often label the clips that the model doubted, and improving these may harm the others. So
+unlabelled clips are anchors: their targets are the outputs of the head before adaptation. All
+anchors together weigh as much as the labelled clips, times the share of labels that confirm the
+model (beyond chance), so that outputs that are always wrong are not kept.
 """
 
 from dataclasses import dataclass, replace

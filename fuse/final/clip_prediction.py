@@ -1,4 +1,4 @@
-"""Prediction of one clip: the form that commands, files, the page, tags and learning share."""
+"""Prediction of one clip, in the form shared by commands, files, page, tags and learning."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ class ClipPrediction:
         return replace(self, cautions=(*self.cautions, caution), notes=(*self.notes, note))
 
     def record(self) -> Record:
-        """Return the JSON object without `facts`; it lacks what is not known."""
+        """Return the JSON object without `facts`; unknown values are left out."""
         names = ("proba", "values", "label", "quadrant", "confidence", "set", "doubt", "unlikeness")
         found: Record = {"path": self.path, "model": self.model}
         known = ((name, getattr(self, name)) for name in names)

@@ -31,7 +31,7 @@ STEPS = 500
 
 
 class Format:
-    """Format of one class among several, from which the formats of other tasks differ."""
+    """Format of predictions of one class; base class of the formats of other tasks."""
 
     # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...] = ("label", "confidence", "others")
@@ -316,7 +316,7 @@ def quadrant_of(
 ) -> tuple[str, float]:
     """Return the quadrant of predicted valence and arousal, and its probability.
 
-    The errors of left-out clips, of this `covariance`, are taken as normally distributed.
+    Errors are modelled as normal, with the `covariance` of out-of-fold errors.
     """
     away = outputs[at] - centre
     side = np.where(away >= 0, 1.0, -1.0)

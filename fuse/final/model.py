@@ -144,8 +144,8 @@ class FinalModel:
     def limit(self, predictor: Predictor, default: float | None = None) -> F64 | None:
         """Return the largest nonconformity in a set, float64 (1,) or (outputs,).
 
-        `default` is the coverage if none was asked. None without a coverage, or if the predictor
-        has no thresholds.
+        `default` is the coverage if the user asked for none. The limit is None if there is no
+        coverage, or if the predictor has no thresholds.
         """
         coverage = self.coverage or default
         optional = self.asked is not None and self.asked.option

@@ -76,8 +76,8 @@ def window_rows(model: FinalModel, windows: Sequence[Mapping[str, Any]]) -> list
 def read_predictions(file: Path) -> Iterator[ClipPrediction]:
     """Yield the predictions in a file that ``mvemo predict`` wrote.
 
-    It is a table (CSV, or another that mvemo reads), a JSON list (``.json``), or JSON Lines. Raise
-    `BadFile` if it cannot be read, or if a record is none of ``mvemo predict``.
+    The file is a table (CSV or another format that mvemo reads), a JSON list (``.json``), or JSON
+    Lines. Raise `BadFile` if it cannot be read, or if a record is not from ``mvemo predict``.
     """
     of_json = file.suffix.lower() in (".json", ".jsonl")
     for where, record in _json_records(file) if of_json else _table_records(file):

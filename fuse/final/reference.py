@@ -4,7 +4,7 @@ A clip is unlike the training clips if its mean distance to the nearest of them 
 with their own distances to their neighbours. The squared distances of a predictor's features are
 added, each divided by the number of its axes. Standardised values
 are projected on random axes, which nearly keep distances (Johnson and Lindenstrauss 1984), so that
-a model stays small. Principal axes miss what training clips lack and new ones have.
+a model stays small. Principal axes would miss directions in which only new clips vary.
 
 All limits are measured on training clips and on their dresses (re-encoded, softer or shortened
 copies), if there are any, without the training clips of the same group.
@@ -98,7 +98,7 @@ def distances(
 ) -> F64:
     """Return the distances of clips to the training clips, float64 (clips, training clips).
 
-    The square of a feature is the mean over its nets. Infinite if one of the clips lacks a feature.
+    Squares are averaged over the nets of a feature. Infinite if one of the clips lacks a feature.
     """
     squares = [
         mean_finite(
@@ -129,7 +129,7 @@ def spread_of(
 def relative_distance(found: F64, spread: F64) -> F64:
     """Return the distance of each clip to its neighbours divided by √(their mean `spread`).
 
-    Noise is near the quiet clips, which are near each other.
+    So noise counts as far: it is near quiet clips, but these are nearer to each other.
     """
     nearest = np.argsort(found, axis=1)[:, :NEIGHBOURS]
     return ratio(neighbour_distance(found), np.sqrt(mean_finite(spread[nearest], axis=1)))
@@ -250,7 +250,7 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
     ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
     the share of each dress above the limit, ``usual`` percentiles of the training clips' ratio to
     the limit, ``clips`` the number of training clips as they are, which come first in
-    `Reference.places`. Values are None if all clips are equal, or only two.
+    `Reference.places`. Values are None if all clips are equal, or if there are only two.
     """
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))

@@ -158,7 +158,7 @@ def fit_heads(
 
 
 class HeadFitter:
-    """Fitter of heads over one set of feature values, in any number of calls."""
+    """Fits heads over one set of feature values, in one or more calls."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class HeadFitter:
         )
 
     def kernel_head(self, fit: Fit, ridge: KernelRidge, slope: float, target: TargetScale) -> Head:
-        """Convert a kernel head, fitted to the columns of `standardised`, to one over the cache."""
+        """Convert a kernel head over the columns of `standardised` to a head over cached values."""
         factors = self._factors(fit.model).items()
         dims = [self.matrices[name].values.shape[1] for name, _ in factors]
         return Head(

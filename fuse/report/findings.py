@@ -247,7 +247,7 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     """Return how often sets at a coverage of 90 % hold the truth, as JSON values, or None.
 
     Shares and sizes are over all clips and for each output: a class's own clips, the clips with a
-    tag, or a target's ratings. The size of an interval is its width. ``optional`` has the same of
+    tag, or a target's ratings. The size of an interval is its width. ``optional`` is the same for
     the sets with ``option``. Without `intervals` nothing is resampled, and all intervals are None.
     """
     model = recommended_model(results)

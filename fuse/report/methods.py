@@ -35,9 +35,9 @@ Facts = Mapping[str, Any]
 def methods_facts(metrics: Facts) -> dict[str, Any]:
     """Return the methods text of a run, the content of whose ``metrics.json`` is given.
 
-    ``warning`` says why the scores are no result, if they are none; ``annotators``, ``methods`` and
-    ``comparison`` are texts; each ``text`` of the ``checklist`` is stated by the run, or tells what
-    to add.
+    ``warning`` states why the scores are not results, if so; ``annotators``, ``methods`` and
+    ``comparison`` are texts; each ``text`` of the ``checklist`` is from the run, or states what to
+    add.
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}
