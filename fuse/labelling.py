@@ -136,7 +136,7 @@ def _precision(given: F64, wrong: F64, share: float, n_classes: int | None) -> f
 
 
 def _bound(given: F64, wrong: F64) -> float:
-    """Return the largest share of wrong labels that fits the number of labels in each tail."""
+    """Return the largest share of wrong labels that no tail of doubtful labels contradicts."""
     least = np.quantile(given, 1 - TAILS)
     tail, of_wrong = ((doubt > least[:, None]).mean(axis=1) for doubt in (given, wrong))
     tail += ERRORS * np.sqrt(tail * (1 - tail) / len(given))

@@ -97,7 +97,7 @@ class LazyGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands; of these, only plugged ones are imported."""
+        """Write the list of subcommands; only those of plug-ins are imported."""
         lines = {name: line for name, (_, line) in COMMANDS.items()}
         for name in sorted(plugged_commands()):
             try:

@@ -47,7 +47,7 @@ class OutOfFold:
 
     clips: Clips
     k: int  # number of folds
-    # Models in the order of reports; the stack and the product last.
+    # Models in the order of reports; the stack and the product come last.
     models: tuple[Model, ...]
     # Key of a model or fallback to float64 (clips, outputs); NaN rows if a feature is missing.
     outputs: dict[Key, F64]
@@ -58,7 +58,7 @@ class OutOfFold:
     )
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
-    # Model name to its fallbacks; a clip is predicted by the first one that can.
+    # Model name to its fallbacks; the first one whose features a clip has predicts it.
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
     # Feature name to bool (clips,): True for clips that have it (from their fold's net).

@@ -60,7 +60,7 @@ class SavedHeads:
         return f"<SavedHeads: {len(self.heads)} heads of {len(self.models)} models: {names}>"
 
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
-        """Return a model's heads that left out a fold; for None, those fitted on all clips.
+        """Return a model's heads that left out `fold`, or that were fitted on all clips (None).
 
         Raise `BadFeatures` if there is no such head.
         """

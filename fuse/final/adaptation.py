@@ -119,7 +119,7 @@ class Adaptation:
     def choose(self, rows: Bools) -> float:
         """Choose the strength by cross-validation on the clips in `rows`; 0 if no gain is certain.
 
-        A change of the anchors' answers counts as a loss with the anchors' weights.
+        The loss includes the change of the anchors' outputs, with the anchors' weights.
         """
         clips, task, before = self.clips, self.clips.task, first_of(self._before)
         n = len(clips.groups)

@@ -74,7 +74,7 @@ def _check(
     path: Path,
     training: str | Path | None,
 ) -> None:
-    """Raise `BadFeatures` if the corrections do not fit the model."""
+    """Raise `BadFeatures` if the model cannot learn from these corrections."""
     if "learned_from" in base.facts:
         was = base.facts["learned_from"]["base"]
         raise BadFeatures(

@@ -54,7 +54,7 @@ Vectors = Mapping[FeatureKey, F64]
 
 @dataclass(frozen=True)
 class Predictor:
-    """One of a model's ways to predict a clip, from some of its features."""
+    """Part of a model that predicts clips from some of the model's features."""
 
     name: str  # of the evaluated model, or of its fallback if a modality is missing
     features: tuple[str, ...]  # cached features that it needs
@@ -83,7 +83,7 @@ class FinalModel:
     heads: SavedHeads  # fitted on all clips
     # Origin of each feature, as in the cache, without the clips that a net was trained on.
     specs: tuple[FeatureSpec, ...]
-    predictors: tuple[Predictor, ...]  # best first; the first one whose features exist predicts
+    predictors: tuple[Predictor, ...]  # best first; the first with all features predicts
     reference: Mapping[FeatureKey, Reference]  # by feature and net
     # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class FinalModel:
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return the scores to expect; the recommended model's include the cost of the choice."""
+        """Return the expected scores; for the recommended model, with the cost of choosing it."""
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
@@ -187,7 +187,7 @@ class FinalModel:
 
 
 def stored_as(spec: FeatureSpec) -> tuple[str, str]:
-    """Return the cached name and digest of a feature; for statistics, of the first sequence."""
+    """Return the name and digest of a feature (of statistics: the first sequence) in caches."""
     if "descriptors" not in spec.params:
         return spec.name, spec.digest
     name = spec.params["order"][0]

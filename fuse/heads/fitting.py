@@ -270,7 +270,7 @@ class HeadFitter:
         return weights[0]
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Return the features scaled for a fit; the result of the last call is cached."""
+        """Return the features standardised for a fit; the last result is cached."""
         rows = _rows_scaled_on(fit)
         if not np.array_equal(self._scaled.rows, rows):
             self._scaled = self._scaled.on(rows)

@@ -342,9 +342,9 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
 
 
 def confused_clips(results: Results, model: ModelResult) -> list[list[dict[str, Any]]]:
-    """Return for each true class (row) and predicted class (column) shown the clips of this cell.
+    """Return the clips in each cell of the shown confusion matrix (true class, predicted class).
 
-    A cell has ``count`` and up to `CELL_CLIPS` ``clips``: id and link, the surest decision first.
+    A cell has ``count`` and up to `CELL_CLIPS` ``clips`` (id and link), most confident first.
     """
     rows = np.flatnonzero(model.valid)
     rows = rows[np.argsort(-model.outputs[rows].max(axis=1), kind="stable")]

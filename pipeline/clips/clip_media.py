@@ -170,7 +170,7 @@ class ClipMedia:
     # --- readers
 
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
-        """Return a reader of a net's input by row; without `view` it reads a single window."""
+        """Return a reader of a net's inputs by row; without `view`, of a single window per clip."""
         view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
         store, sequences = self._store, self._sequences
         if isinstance(net_input, SequenceInput):

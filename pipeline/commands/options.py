@@ -41,7 +41,7 @@ ENTRY = Entry()
 
 
 class NamedPath(click.Path):
-    """Path that `Entry` admits."""
+    """Path on the command line: not empty, and not a URL."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)

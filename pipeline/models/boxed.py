@@ -345,7 +345,7 @@ def score_cells(expected: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
-    """Break a text into lines; an empty text gives none."""
+    """Break a text into lines; an empty text has no lines."""
     first = indent if first is None else first
     lines = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False)
     return [(indent if i else first) + line for i, line in enumerate(lines)]

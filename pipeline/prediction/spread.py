@@ -30,7 +30,7 @@ TASK_CLIPS = 32
 class EmbedTask:
     """Clips that one process embeds."""
 
-    model: str  # name or folder; a name is found on other machines, too
+    model: str  # folder, or name (valid on other machines, too)
     clips: tuple[NewClip, ...]
     settings: PredictSettings
 

@@ -251,7 +251,7 @@ class Pieces(NetFeature):
 
 
 class SoundPieces(Pieces):
-    """Consecutive patches of sound; the input windows of a net without patches.
+    """Consecutive patches of sound or, for nets without patches, input windows.
 
     With `WindowPlan.piece_step` they may overlap, and those at both ends are padded with silence.
     """
