@@ -123,7 +123,7 @@ def find_label_errors(
 
 
 def _precision(given: F64, wrong: F64, share: float, n_classes: int | None) -> float:
-    """Return the share of wrong labels that are among the `share` most doubtful labels."""
+    """Return the fraction of wrong labels found by flagging the `share` most doubtful labels."""
     least = np.quantile(given, 1 - share)
     level = np.mean(given == least)
     part = (share - np.mean(given > least)) / level if level else 0.0

@@ -109,7 +109,7 @@ class FinalModel:
 
     @property
     def coverage(self) -> float | None:
-        """Return the share of new clips whose labels shall be in the sets, or None."""
+        """Return the share of new clips whose sets must contain the label, or None."""
         return None if self.asked is None else self.asked.share
 
     @property

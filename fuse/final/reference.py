@@ -127,7 +127,7 @@ def spread_of(
 
 
 def relative_distance(found: F64, spread: F64) -> F64:
-    """Return the distance of each clip to its neighbours divided by √(their mean `spread`).
+    """Return each clip's distance to its neighbours, divided by √(mean `spread` of these).
 
     So noise counts as far: it is near quiet clips, but these are nearer to each other.
     """
