@@ -1,7 +1,7 @@
 """Arrays and data frames as features, labels, groups and folds, without a dependency on pandas.
 
-The index of a data frame or a series has the clip ids; what has no index has the order of the
-clips.
+The index of a data frame or a series has the clip ids; rows without an index are in the order of
+the clips.
 """
 
 import hashlib
@@ -97,7 +97,7 @@ def _read_labels(
 ) -> tuple[str, tuple[str, ...], Labels]:
     """Return the task, its classes, tags or targets, and the labels of a `ClipTable`.
 
-    Numbers are understood as scikit-learn's `type_of_target` does: whole ones are classes.
+    As in `type_of_target` of scikit-learn, integers are classes and other numbers are targets.
     """
     numeric = values.dtype.kind in "fiub"
     if values.dtype.kind in "fO" and any(map(_is_missing, values.ravel().tolist())):
@@ -130,7 +130,7 @@ def _read_labels(
 
 
 def _is_missing(label: Any) -> bool:
-    name = type(label).__name__  # of the missing values of pandas
+    name = type(label).__name__  # pandas has types for missing values
     return label is None or name in ("NAType", "NaTType") or (name == "float" and label != label)
 
 
@@ -183,7 +183,7 @@ def _index(where: str, value: Any) -> tuple[str, ...] | None:
 
 
 def _places(value: Any, n: int, ids: Sequence[str], where: str) -> list[int]:
-    """Return the clip of each of `n` rows, as its place in `ids`."""
+    """Return, for each of `n` rows, the index of its clip in `ids`."""
     index = _index(where, value)
     if index is None:
         if n != len(ids):

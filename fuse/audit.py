@@ -28,22 +28,22 @@ from mvemo.manifests.text_table import Tabular, listed
 
 # Standard deviations of columns that differ by more than this factor have different units.
 UNITS = 1e6
-# Share of variance between groups, and its ratio to the labels' share, that is a batch effect.
+# A batch effect: groups explain this share of the variance, and this many times the labels' share.
 BATCH = 0.1
 BATCH_RATIO = 2.0
 FOLDS = 6
 # Outliers (`fit_scaling`) among vectors that are compared with each other.
 VERY_FAR = 50.0
-# Fewest clips with a feature that allow its audit, and most by which its knowledge is judged.
+# Minimum number of clips to audit a feature, and maximum number for measuring its `Knowledge`.
 FEWEST, MOST_SCORED = 20, 20_000
 # Chance probability below which labels are related to a feature.
 BY_CHANCE = 0.01
-# Least log-likelihood ratio of a shifted row, beyond the logarithm of the number of rows; its ratio
-# to that of the median row; and the share of cells that fit better.
+# A row is shifted if its log-likelihood ratio exceeds SURELY + log(number of rows) and MIRRORED
+# times minus the median ratio, and if at least the share CELLS of its cells fits better.
 SURELY, MIRRORED, CELLS = 10.0, 0.5, 0.5
 _REMOVE = "--exclude {0}, or import it again without them (--skip-columns)"
 _JOIN = "--merge-groups joins their groups, --drop-duplicates keeps one of them"
-# Cure of each kind of fault; {0} is the feature.
+# Remedy for each kind of fault; {0} stands for the feature.
 CURES = {
     "shifted-rows": "correct the rows of the table, and import it again",
     "outlier": "look at the clips; they are not used for scaling",
@@ -83,7 +83,7 @@ class Finding:
     clips: tuple[str, ...]  # ids; empty if the fault concerns all clips
     message: str
     cure: str
-    pairs: Pairs = field(default=(), repr=False)  # of equal or near vectors
+    pairs: Pairs = field(default=(), repr=False)  # clips with equal or similar vectors
 
     def record(self) -> FindingRecord:
         """Return the finding as JSON values."""
@@ -168,7 +168,7 @@ class _Audit:
         self.k = table.k or min(FOLDS, int(self.group.max()) + 1)
         self.known: dict[str, Knowledge] = {}
         self.compared: dict[str, tuple[F32, Ints]] = {}
-        # Tags may have no names, if no clip has any.
+        # If no clip has a tag, there are no names of tags.
         self.labelled = table.task != UNLABELLED and table.labels.size > 0
         if self.labelled:
             task, folds = task_of(table.task), table.folds
@@ -280,7 +280,7 @@ class _Audit:
                 yield self.finding("label-conflict", name, np.unique(pairs[apart]), message)
 
     def leakage(self) -> Iterator[Finding]:
-        """Yield features that were made from the labels, and rows in another order than these."""
+        """Yield features made from the labels, and features whose rows do not match the labels."""
         for name, known in self.known.items():
             if not known.columns.any() and not known.made:
                 continue
@@ -344,7 +344,7 @@ class _Audit:
             yield self.finding("batch-effect", name, NO_ROWS, message)
 
     def sources(self) -> Iterator[Finding]:
-        """Yield clips named as pieces of one source that are in several groups or splits."""
+        """Yield clips whose names tell that one source was cut across several groups or splits."""
         pieces: dict[str, list[int]] = {}
         for row, clip in enumerate(self.table.clip_ids):
             if source := source_of_piece(clip.partition("@")[0]):
@@ -364,7 +364,7 @@ class _Audit:
                 yield self.finding(f"source-across-{what}", "", rows, message, pairs)
 
     def few_groups(self) -> Iterator[Finding]:
-        """Yield classes and tags that too few groups have for the folds."""
+        """Yield classes and tags that occur in fewer groups than there are folds."""
         if not self.labelled or self.is_numeric:
             return
         for name, has in zip(self.table.classes, self.y.T > 0.5, strict=True):
@@ -387,7 +387,7 @@ def shifted_rows(values: F32) -> Bools:
     """
     few = values[:: -(-len(values) // ROWS)]
     low, centre, high = np.quantile(few, (0.05, 0.5, 0.95), axis=0).astype(np.float32)
-    # A column with long tails, such as of sigmoids, has values far from its middle half.
+    # A column with long tails, such as a sigmoid output, has values far from its middle half.
     spread = np.maximum(1.48 * np.median(np.abs(few - centre), axis=0), (high - low) / 6)
     told = spread > 0
     shifted = np.zeros(len(values), np.bool_)

@@ -37,13 +37,13 @@ from mvemo.fuse.numeric import complete, mean_finite, ratio
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 N_RESAMPLES = 2000
-# Number of resamples per block: a row of 256 float32 sums stays in the fastest CPU cache. With very
-# many groups a block has fewer, but not below the second number, where products become slow.
+# Usual and minimum number of resamples per block: a row of 256 float32 sums fits in the fastest CPU
+# cache. Blocks are smaller if there are very many groups; below 32, matrix products become slow.
 CHUNK, LEAST_CHUNK = 256, 32
 # Memory of a block of resamples, enough for 50,000 groups (51 MB). Parts, such as folds, have
 # fewer groups, so more resamples fit.
 BLOCK_BYTES = 1 << 26
-# Two matrices, which sum the positive and the negative clips of a resample by score level.
+# Two matrices that count, per score level, the positive and the negative clips of a resample.
 Sides: TypeAlias = "tuple[scipy.sparse.csr_matrix, scipy.sparse.csr_matrix]"
 
 
@@ -82,7 +82,7 @@ class Resamples:
 
 
 def _chunk(row_bytes: int) -> int:
-    """Return the number of resamples per block whose rows have so many bytes."""
+    """Return the number of resamples per block, if a resample takes `row_bytes` bytes."""
     return max(LEAST_CHUNK, min(CHUNK, BLOCK_BYTES // row_bytes))
 
 
@@ -228,7 +228,7 @@ def _ranked(
     mask: Bools,
     resamples: Resamples,
 ) -> F64:
-    """Return `score` of the sides from `_sides`, for each model, column and resample."""
+    """Apply `score` to the counts from `_sides`, for each model, column and resample."""
     n_resamples, n_groups = resamples.counts.shape
     parts = mask if mask.ndim == 3 else mask[None]
     sides = []
@@ -295,7 +295,7 @@ def _average_precision(positive: F32, negative: F32) -> F64:
 
 Interval = tuple[float, float]
 LEVEL = 0.95
-# Fewer groups than this do not tell how much a score varies.
+# With fewer groups than this, the variance of a score cannot be estimated.
 MIN_GROUPS = 8
 UNKNOWN: Interval = (float("nan"), float("nan"))
 # Scores that range from -1 to 1, and errors from 0 up; all others but R2 range from 0 to 1.
@@ -313,9 +313,9 @@ def score_interval(
     """Return the ends of the 95 % interval of a score; NaN for fewer than 8 groups.
 
     `score` is a name such as ``recall:2`` or ``r2_macro``, or ``difference``. `drawn` is the score
-    in each resample, first of the clips as they are; NaN where it is undefined. `mask` selects the
-    clips that the score is computed from. `inflation` is a factor of the standard error, for what
-    the resamples do not vary (`new_training`).
+    of the original clips, followed by that of each resample; NaN where it is undefined. `mask`
+    selects the clips that the score is computed from. `inflation` multiplies the standard error, to
+    add variance that resamples lack (`new_training`).
     """
     codes = resamples.codes if mask is None else resamples.codes[mask]
     sizes = np.bincount(codes)[np.unique(codes)] if len(codes) else np.zeros(0)
@@ -341,7 +341,7 @@ def score_interval(
         return around(lambda error: np.log(np.maximum(error, 1e-12)), np.exp)
     bottom, width = (-1.0, 2.0) if name in _SIGNED else (0.0, 1.0)
     share, error = (estimate - bottom) / width, unbiased * drawn.std(ddof=1) / width
-    # A share that is the same in all resamples is one of as many clips as there are groups.
+    # If a share is the same in all resamples, the number of groups is its sample size.
     varies = error > 1e-9 and 0 < share < 1
     n = share * (1 - share) / error**2 if varies else float(len(sizes))
     low, high = wilson_interval(share, n, t)
@@ -349,7 +349,7 @@ def score_interval(
 
 
 def new_training(k: int) -> float:
-    """Return the factor of a standard error for a model that is trained on other clips.
+    """Return the factor by which training on other clips increases a standard error.
 
     Resamples keep the trained models. As in the test of Nadeau & Bengio (2003, section 5.4), the
     variance of the mean of k folds, 1 / k, grows by the ratio of test and training clips.

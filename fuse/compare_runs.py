@@ -40,15 +40,15 @@ class RunComparison:
     """Scores of the models of all runs, and the differences between pairs of them."""
 
     runs: tuple[Run, ...]
-    # ``RUN:MODEL`` to the mean over folds of the primary metric on all clips that it predicted.
+    # ``RUN:MODEL`` to its primary metric on all clips that it predicted, as a mean over folds.
     scores: dict[str, float]
-    # One comparison per pair; its `model` and `reference` are ``RUN:MODEL``.
+    # One comparison per pair; `model` and `reference` have the form ``RUN:MODEL``.
     comparisons: tuple[Comparison, ...]
     members: dict[str, tuple[Run, str]]  # ``RUN:MODEL`` to the run and the model's name
     n_resamples: int
 
     def other_scores(self, label: str) -> dict[str, float]:
-        """Return MCC or r of ``RUN:MODEL`` by title, as its run states them; NaN if it does not."""
+        """Map titles of MCC or r to the scores that the run of ``RUN:MODEL`` states, or to NaN."""
         run, model = self.members[label]
         return run.others[model]
 
@@ -252,7 +252,7 @@ class Run:
     name: str  # shortest name of the folder that differs from those of other runs
     folder: Path
     task: Task
-    flags: tuple[str, ...]  # the true ones of ``permuted``, ``leaky``, ``synthetic``, ...
+    flags: tuple[str, ...]  # which of ``permuted``, ``leaky``, ``synthetic``, ... are true
     repeats: tuple[Predictions, ...]  # on each set of folds, with clips in the same order
     others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
 

@@ -23,13 +23,13 @@ from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Coverages whose thresholds a model stores: 50 % to 99 %.
 GRID = np.arange(50, 100) / 100
-# Parts of the groups that replace folds if one fold tests all clips.
+# Number of parts into which groups are divided if one fold tests all clips.
 PARTS = 5
-# Draws of one clip of each group, and the largest number of clips drawn in all.
+# Number of draws of one clip per group, and maximum number of clips in all draws together.
 DRAWS, MOST_DRAWN = 500, 200_000
-# With fewer groups, sets and intervals are wide, and their own coverage varies much.
+# With fewer groups, sets and intervals are wide, and their actual coverage is uncertain.
 FEW_GROUPS = 20
-# Option of `mvemo predict` for the other form of the sets, by link.
+# Option of `mvemo predict` that asks for the less usual form of the sets, by link.
 PER_CLASS, JOINTLY = "--per-class", "--jointly"
 OPTIONS: dict[Link, str] = {"softmax": PER_CLASS, "sigmoid": PER_CLASS, "identity": JOINTLY}
 
@@ -38,7 +38,7 @@ OPTIONS: dict[Link, str] = {"softmax": PER_CLASS, "sigmoid": PER_CLASS, "identit
 class Asked:
     """Coverage that a user asked for."""
 
-    share: float  # of new clips whose labels shall be in the sets
+    share: float  # share of new clips whose sets must contain the label
     option: str = ""  # value of `OPTIONS`; empty for the usual form
 
 
@@ -60,7 +60,7 @@ class Coverage:
 
 
 def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
-    """Return how strange the true labels are: float64 (clips,), or (clips, targets) of values.
+    """Return how little outputs conform to the labels: float64 (clips,), or (clips, targets).
 
     For a class, 1 minus its probability; for tags, 1 minus the smallest probability of a tag that
     applies, and 0 if none does; for ratings, the absolute error.
@@ -73,10 +73,10 @@ def nonconformity(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
 
 
 def thresholds(scores: F64, groups: Sequence[str], coverages: Sequence[float] | F64) -> F64:
-    """Return the nonconformity that a clip of a new group does not exceed with these coverages.
+    """Return the quantiles of the nonconformity of clips of a new group, for these coverages.
 
-    `scores` are of `nonconformity`, NaN where they do not count. The thresholds are float64
-    (coverages, columns of `scores`), infinite if there are too few groups.
+    `scores` are from `nonconformity`; NaN are ignored. The thresholds are float64 (coverages,
+    columns of `scores`), infinite if there are too few groups.
     """
     names = np.array(groups)
     ends = []
@@ -92,15 +92,15 @@ def _threshold(scores: F64, names: NDArray[Any], coverages: F64) -> F64:
     _, group, sizes = np.unique(names, return_inverse=True, return_counts=True)
     n = len(sizes)
     order = np.argsort(scores, kind="stable")
-    # Place of each clip among all of them, where each group has the same weight.
+    # Weighted rank of each clip among all clips; all groups have the same weight.
     places = np.cumsum(1.0 / sizes[group[order]])
     place_of = np.empty(len(scores))
     place_of[order] = places
     n_draws = 1 if sizes.max() == 1 else min(DRAWS, MOST_DRAWN // n + 1)
     drawn = np.random.default_rng(0).random((n_draws, n)) * sizes
     clips = np.argsort(group, kind="stable")[np.cumsum(sizes) - sizes + drawn.astype(np.int64)]
-    # A new clip has rank r among n + 1 independent ones with a chance of 1 / (n + 1). Means over
-    # draws are of places, not of scores, since a mean of scores would cover more than was asked.
+    # Among n + 1 independent clips, a new clip has each rank with probability 1 / (n + 1). Ranks
+    # are averaged over draws; averaged scores would give a higher coverage than was asked for.
     ranked = np.sort(place_of[clips], axis=1).mean(axis=0)
     ranks = coverages * (n + 1)
     found = np.interp(np.interp(ranks, np.arange(1, n + 1), ranked), places, scores[order])
@@ -117,7 +117,7 @@ def limits(
 ) -> F64:
     """Return the largest nonconformity in a set: float64 (coverages, 1 or outputs).
 
-    `optional` asks for the form of the sets that `OPTIONS` names.
+    If `optional`, the limits are for the sets that `OPTIONS` names.
     """
     scores = nonconformity(y_true, outputs, link)
     if not optional:
@@ -141,7 +141,7 @@ def few_groups_warning(kind: str, n: int) -> str:
 
 
 def members(outputs: F64, limit: F64) -> Bools:
-    """Return the members of each set, bool (clips, outputs); the likeliest is always one."""
+    """Return the members of each set, bool (clips, outputs); the likeliest class always belongs."""
     inside = 1.0 - outputs <= limit
     inside[np.arange(len(outputs)), outputs.argmax(axis=1)] = True
     return inside

@@ -8,4 +8,4 @@ class BadFeatures(MvemoError, ValueError):
 
 
 class LeakError(MvemoError, ValueError):
-    """Leak: a net would score a clip that it, or a clip of its group, was trained on."""
+    """Refused evaluation: a net was trained on a clip that it would score, or on its group."""

@@ -126,7 +126,7 @@ def statistics_vectors(store: FeatureStore, spec: FeatureSpec) -> F32:
     return kept[spec.digest].copy()
 
 
-# Fewest clips with a feature for it to be used: two in each of six folds, or a quarter of all.
+# A feature needs this many clips to be used, two in each of six folds, or a quarter of all clips.
 FEWEST = 12
 
 

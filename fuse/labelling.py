@@ -38,12 +38,12 @@ from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.relabel import format_label
 
-# Share of wrong labels that is assumed, and exchanges of ratings that show wrong ones.
+# Assumed share of wrong labels, and number of permutations of ratings that simulate wrong labels.
 SHARE, EXCHANGES = 0.1, 20
-# Shares of the most doubtful labels that bound the share of wrong ones, and standard errors above.
+# Shares of most doubtful labels from which the bound is computed, and its margin (standard errors).
 TAILS, ERRORS = np.geomspace(0.005, 0.5, 50), 3.0
 ERROR_FIELDS = ("clip_id", "label", "suggested", "probability", "doubt")
-# Smallest probability in the logarithm.
+# Smaller probabilities are raised to this before taking logarithms.
 LEAST = 1e-6
 DEFAULT = EvaluationSettings()
 
@@ -57,7 +57,7 @@ class LabelErrors:
     outputs: F64  # float64 (clips, outputs): its out-of-fold predictions
     doubt: F64  # float64 (clips, columns): of the class, of each tag, or of each rating
     suspects: int  # number of wrong labels that is assumed
-    precision: float  # share of wrong ones among as many of the most doubtful, if so many are wrong
+    precision: float  # estimated share of wrong labels among the `suspects` most doubtful
     at_most: float  # upper bound of the share of wrong labels
     auroc: float  # probability that a wrong label is more doubtful than a given one
 
@@ -70,8 +70,8 @@ class LabelErrors:
         """Return a dict per predicted clip, most doubtful first.
 
         Keys: ``clip_id``; ``label`` and ``suggested`` as `format_label` writes them;
-        ``probability`` of the label, of tags that of the least probable one, None for ratings;
-        ``doubt``, of tags and ratings the largest one.
+        ``probability`` of the label (of the least probable tag; None for ratings); ``doubt`` (the
+        largest one of several tags or ratings).
         """
         task, link = self.results.task.name, self.results.task.link
         records = []
@@ -123,20 +123,20 @@ def find_label_errors(
 
 
 def _precision(given: F64, wrong: F64, share: float, n_classes: int | None) -> float:
-    """Return the share of wrong labels that is among the `share` most doubtful ones."""
+    """Return the fraction of wrong labels found by flagging the `share` most doubtful labels."""
     least = np.quantile(given, 1 - share)
     level = np.mean(given == least)
     part = (share - np.mean(given > least)) / level if level else 0.0
     found = float(np.mean(wrong > least) + part * np.mean(wrong == least))
     if n_classes is not None:
-        # If a given label is wrong, one of the others is right: `wrong` has so many right ones.
+        # If a given label is wrong, one of the other classes is right: `wrong` includes these.
         right = share / (n_classes - 1) / (1 - share)
         found = (found - right * share) / (1 - right)
     return min(max(found, 0.0), 1.0)
 
 
 def _bound(given: F64, wrong: F64) -> float:
-    """Return the largest share of wrong labels that leaves no tail with too few labels."""
+    """Return the largest share of wrong labels that no tail of doubtful labels contradicts."""
     least = np.quantile(given, 1 - TAILS)
     tail, of_wrong = ((doubt > least[:, None]).mean(axis=1) for doubt in (given, wrong))
     tail += ERRORS * np.sqrt(tail * (1 - tail) / len(given))
@@ -144,7 +144,7 @@ def _bound(given: F64, wrong: F64) -> float:
 
 
 def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
-    """Return the doubt in wrong labels: other classes, flipped tags, ratings of other clips."""
+    """Return the doubt in simulated errors: other classes, flipped tags, other clips' ratings."""
     if link == "softmax":
         k = outputs.shape[1]
         others = [(y_true + step) % k for step in range(1, k)]
@@ -161,7 +161,7 @@ def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     """Return the loss of each label, float64 (clips, columns); NaN without a prediction."""
     if link == "identity":
         deviation = y_true.std(axis=0)
-        # Ratings that are all equal have no doubt.
+        # If all ratings of a target are equal, their doubt is 0.
         deviation = np.where(deviation > 0, deviation, np.inf)
         return np.abs(y_true - outputs) / deviation
     if link == "softmax":
@@ -189,9 +189,9 @@ class NextLabel:
 def next_labels(
     labelled: FeatureStore, unlabelled: FeatureStore, n: int | None = None
 ) -> list[NextLabel]:
-    """Rank unlabelled clips, such as those of a catalogue, by the use of labelling them.
+    """Rank unlabelled clips, such as those of a catalogue, by how useful their labels would be.
 
-    Features that both have, by name and size, are compared. `n` is the number of clips.
+    Features that both stores have (same name and size) are compared. `n` is the number of clips.
     """
     known, new = _common(labelled, unlabelled)
     names, link, table = np.array(known.table.classes), task_of(known.table.task).link, new.table
@@ -211,7 +211,7 @@ def next_labels(
 
 
 def _common(labelled: FeatureStore, unlabelled: FeatureStore) -> tuple[MemoryStore, MemoryStore]:
-    """Return the clips of both that have all features that both have."""
+    """Return the clips of both stores that have all features common to the stores."""
     stores = labelled, unlabelled
     forms = [{(s.name, s.kind, s.fold, s.modality, s.dim) for s in of.specs} for of in stores]
     both = {
@@ -235,13 +235,13 @@ def _common(labelled: FeatureStore, unlabelled: FeatureStore) -> tuple[MemorySto
 
 
 def _outputs(known: MemoryStore, new: MemoryStore) -> F64:
-    """Return the outputs for new clips of a head over all features of the labelled clips."""
+    """Train a head on all features of the labelled clips, and return its outputs for new clips."""
     table, n = known.table, len(new.table)
     (*_, model) = models_of({spec.name: spec.modality for spec in known.specs})
     settings = EvaluationSettings(
         models=(model.name,), choose_model=False, temperature=False, missing_modality=False
     )
-    # The labels of tested clips are not read, so any will do.
+    # The labels of tested clips are not read, so they may have any value.
     unknown = np.zeros((n, *table.labels.shape[1:]), table.labels.dtype)
     facts = {"task": table.task, "classes": table.classes, "labels": unknown}
     parts = [known, selected(new, new.specs, np.arange(n), **facts)]

@@ -1,7 +1,7 @@
 """Features that were made from the labels, and rows that belong to other labels.
 
-A feature that was measured knows labels only as far as listeners agree and clips resemble each
-other. A feature made from labels is their function. Both directions are tested on clips of other
+A measured feature predicts labels only as far as listeners agree and similar clips have similar
+labels. A feature made from labels is a function of them. Both are tested on clips of other
 groups. Columns that the labels determine, together with the mean labels of the group, are codes,
 curves, angles and target encodings, and are found among any number of other columns. Labels that
 the whole feature determines were mixed into its columns.
@@ -9,8 +9,8 @@ the whole feature determines were mixed into its columns.
 A high accuracy is not evidence: classes that are easy to tell are predicted without error by
 honest features. Hence the explained variance counts. At `TOO_GOOD`, two classes are six standard
 deviations apart; published models of ratings reach r = .86 at most (Eerola and Anderson 2026). For
-classes, only linear models read the whole feature, as neighbours and kernels explain all variance
-of classes that are merely easy.
+classes, only linear models read the whole feature, because neighbours and kernels also explain
+all variance of classes that are easy to predict.
 """
 
 from collections.abc import Mapping
@@ -23,35 +23,35 @@ from mvemo.fuse.features import leave_each_out
 from mvemo.fuse.numeric import codes_of
 from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
-# Explained variance of a column, of classes or tags, and of ratings that only features made from
-# labels reach: made ratings without errors of listeners may be predicted as well.
+# Explained variance above which a feature must be made from labels. It is higher for ratings, as
+# synthetic ratings without listeners' errors can be predicted very well.
 TOO_GOOD, TOO_GOOD_RATINGS = 0.9, 0.95
-# Neighbours that predict a clip, scales of kernels, and their penalty.
+# Number of nearest neighbours, scales of the kernels, and penalty of kernel ridge regression.
 NEIGHBOURS, SCALES, PENALTY = 5, (0.5, 1.0, 2.0), 0.01
-# Clips on which kernels are fitted, and folds.
+# Maximum number of clips on which kernels are fitted, and number of folds.
 MOST_FITTED, FOLDS = 1000, 6
-# Fewest groups whose mean labels are compared with columns, and most labels with their own kernel.
+# Minimum number of groups to use mean labels, and maximum number of labels with own kernels.
 GROUPS, MOST_ALONE = 12, 20
-# Permutations, and chance probabilities up to which features agree, and labels are related.
+# Number of permutations, and p-values up to which features agree and labels are related.
 PERMUTATIONS, AGREE, RELATED = 199, 0.015, 0.03
-# Principal components by which features are compared with each other.
+# Number of principal components for comparing features with each other.
 COMPONENTS = 10
 
 
 class Knowledge(NamedTuple):
-    """What a feature knows of the labels, as variance explained on clips of other groups."""
+    """Relation of a feature and the labels: variance explained on clips of other groups."""
 
     columns: Bools  # bool (columns,): True if the labels determine the column
     column: float  # largest share of a column's variance that the labels explain
     block: float  # largest share of a label's variance that the feature explains
-    made: bool  # True for the share of features made from labels
-    chance: float  # probability that labels in random order explain a column as well
+    made: bool  # True if `block` is as large as only features made from labels reach
+    chance: float  # p-value of `column` under labels in random order
 
 
 def knowledge(z: F32, y: F64, means: F64, folds: Ints, *, numeric: bool) -> Knowledge:
-    """Return what standardised columns (clips, dim) know of labels (clips, outputs).
+    """Measure the relation of standardised columns (clips, dim) and labels (clips, outputs).
 
-    `means` is of `group_means`; `numeric` is False for indicators of classes or tags.
+    `means` is from `group_means`; `numeric` is False for indicators of classes or tags.
     """
     from scipy.special import chdtrc  # scipy.stats takes most of a second to import
 
@@ -77,7 +77,7 @@ def knowledge(z: F32, y: F64, means: F64, folds: Ints, *, numeric: bool) -> Know
 
 
 def rows_mismatch(features: Mapping[str, tuple[F32, Ints]], y: F64) -> tuple[str, ...]:
-    """Return features that agree with each other, if no feature has any relation with labels.
+    """Return features that agree with each other, if all features are unrelated to the labels.
 
     `features` maps names to standardised columns and the rows of `y` that have them.
     """
@@ -93,10 +93,10 @@ def rows_mismatch(features: Mapping[str, tuple[F32, Ints]], y: F64) -> tuple[str
 
 
 def _chance(z: F32 | F64, y: F64) -> float:
-    """Return the probability of a relation as strong between rows in random order.
+    """Return the p-value of the relation between rows, by a permutation test.
 
-    The share of variance that `y` explains counts: the mean and the largest of all columns, and the
-    mean of the first principal components.
+    The statistic is the share of variance that `y` explains: its mean and maximum over columns, and
+    its mean over the first principal components.
     """
     rng = np.random.default_rng(0)
     basis, main = _basis(y), _components(z)
@@ -125,7 +125,7 @@ def _components(z: F32 | F64) -> F64:
 
 
 def group_means(y: F64, group: Ints) -> F64:
-    """Return the mean labels of each clip's group; no columns if these say nothing new."""
+    """Return the mean labels of each clip's group; no columns if groups are few or single clips."""
     number = codes_of(group)
     sizes = np.bincount(number)
     total = np.zeros((len(sizes), y.shape[1]))

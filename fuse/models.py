@@ -24,7 +24,7 @@ KERNEL = "kernel"
 # Mean of the values of the kernel head and of the best linear model.
 BLENDED = "integrated-blended"
 WITH_KERNEL = (KERNEL, BLENDED)
-# Models over the predictions of other models, which may be earlier ones of these; they have no head
+# Models over the predictions of other models (or of an earlier model in this list), without a head
 # over features.
 SECOND_LAYERS = (BLENDED, STACKED, LATE)
 # Models whose heads are found by name; heads of all other models are found by their features.
@@ -116,7 +116,7 @@ def models_of(modality: Mapping[str, str]) -> tuple[Model, ...]:
 
 
 def _in_one_order(models: Iterable[Model]) -> tuple[Model, ...]:
-    """Return the models; those of the same features have them in one order, and share a head."""
+    """Give models of the same features the same order of features, so that they share a head."""
     orders: dict[frozenset[str], Key] = {}
     return tuple(
         replace(m, features=orders.setdefault(frozenset(m.features), m.features)) for m in models

@@ -23,32 +23,32 @@ from mvemo.manifests.array_types import F32, F64, Bools, Ints
 
 # Expected number of pairs of different groups below the strict threshold, by chance.
 BY_CHANCE = 0.01
-# Pairs above this cosine are listed, too, if at most a fifth of them are expected by chance.
+# Pairs above this cosine are also listed if at most a fifth of them are expected by chance.
 NEARLY = 0.99
 SHARE_BY_CHANCE = 0.2
 # Vectors with a smaller cosine are never called nearly equal.
 LEAST = 0.9
-# A gap may be among this share of the nearest pairs, and occurs by chance in one of so many sets.
+# A gap is searched among this share of nearest pairs, at this probability of a gap by chance.
 NEAREST, GAP_BY_CHANCE = 0.2, 1e-3
 # Closer vectors differ only by rounding.
 MOST = 1 - 1e-9
-# Larger sets are searched only for equal vectors, as the time grows with the square of the clips.
+# Larger sets are searched only for equal vectors: the time is quadratic in the number of clips.
 MOST_COMPARED = 100_000
-# Random pairs, and the shares of them between which the tail is fitted: the flattest part counts.
+# Number of random pairs, and quantiles between which the tail is fitted; the flattest part counts.
 SAMPLE = 400_000
 TAIL = (2e-3, 6e-3, 2e-2)
-# A vector occurs at most so often, on average, if copies are left out of the random pairs.
+# Copies are left out of the random pairs if a vector occurs at most this often on average.
 COPIES = 3
-# Clips that are compared at a time; directions on which they are projected first, and the clips
-# from which these are found. Above one candidate in `MANY`, all products of a block are cheaper.
+# Clips per block, number of directions of a first projection, and number of clips to find them.
+# With more than one candidate per `MANY` pairs, computing all products of a block is cheaper.
 BLOCK = 2048
 DIRECTIONS, PROJECTED, MANY = 32, 20_000, 100
 
-# Columns that are read at a time, and rows on which columns are first compared.
+# Number of columns per block, and number of rows of a first comparison of columns.
 COLUMNS, ROWS = 256, 2000
-# Largest squared distance of two standardised columns of which one repeats the other.
+# Maximum squared distance between two standardised columns that are called equal.
 ROUNDING = 1e-6
-# Directions on which columns are projected.
+# Number of directions on which columns are projected.
 COLUMN_DIRECTIONS = 4
 
 
@@ -86,11 +86,11 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
     equal = np.array(list(_equal_pairs(same, group)), np.int64).reshape(-1, 2)
     if n > MOST_COMPARED:
         return NearPairs(equal, np.ones(len(equal), np.bool_), 1.0)
-    # Copies are not chance, unless vectors occur so often as those of a few whole numbers.
+    # Copies are not coincidences, unless most vectors repeat, as vectors of small integers do.
     chance = _Chance(unit, group, same if COPIES * len(first) >= n else np.arange(n))
     strict = chance.cosine(BY_CHANCE)
     if strict > MOST and chance.gap >= 1:
-        # Vectors of random pairs are close often, as for a feature with a few whole numbers.
+        # Random pairs often have nearly equal vectors, for example vectors of small integers.
         return NO_PAIRS
     threshold = min(max(strict, LEAST), chance.gap)
     found, cosines = _pairs_above(unit, first, min(threshold, NEARLY))
@@ -105,7 +105,7 @@ def near_pairs(unit: F32, group: Ints) -> NearPairs:
 
 
 def distinct_rows(values: Iterable[F32]) -> tuple[Ints, Ints]:
-    """Return the first row of each distinct one, and the number of each row among these.
+    """Return the first row of each distinct vector, and for each row its vector's number.
 
     Checksums are sorted, because sorting the rows themselves copies them several times.
     """
@@ -142,25 +142,25 @@ class _Chance:
         self._n = n * (n - 1) / 2 * max(apart.mean(), 1e-9)
 
     def cosine(self, pairs: float) -> float:
-        """Return the cosine above which so many pairs are expected."""
+        """Return the cosine above which `pairs` pairs are expected by chance."""
         if self._dim <= 0:
             return 1.0
         distance = self._near * (pairs / self._n / TAIL[0]) ** (1 / self._dim)
         return float(1 - distance**2 / 2)
 
     def pairs(self, cosine: float) -> float:
-        """Return the number of pairs that are expected above a cosine."""
+        """Return the number of pairs that are expected above a cosine by chance."""
         distance = np.sqrt(2 - 2 * cosine)
         return float(self._n * TAIL[0] * (distance / self._near) ** self._dim)
 
 
 def _gap(distances: F32) -> tuple[int, float]:
-    """Return how many sorted distances are below a gap, and the middle of the gap; else 0, 0."""
+    """Return the number of sorted distances below a gap, and the gap's middle; (0, 0) if none."""
     near = distances[: int(NEAREST * len(distances))].astype(np.float64)
     near = near[near > np.sqrt(2 - 2 * MOST)]
     x = np.log(np.unique(near.round(6)))
     top = len(x)
-    # Vectors of whole numbers have the same few distances again and again.
+    # Vectors of integers have only a few different distances.
     if top < max(4, len(near) / 2):
         return 0, 0.0
     i = np.arange(1, top // 2)
@@ -188,8 +188,8 @@ def _equal_pairs(same: NDArray[np.intp], group: Ints) -> Iterator[tuple[int, int
 def _pairs_above(unit: F32, rows: Ints, cosine: float) -> tuple[Ints, NDArray[np.float32]]:
     """Return all pairs of `rows` above a cosine.
 
-    Projected on a few directions, vectors are at most as far apart as without. So only pairs that
-    are near along all of them are compared, and only those near along the longest one are sought.
+    A projection never increases a distance. So candidates are searched along the first direction,
+    then filtered by their projections on all directions; only the remaining pairs are compared.
     """
     projected = (unit @ _directions(unit))[rows]
     order = np.argsort(projected[:, 0])
@@ -220,7 +220,7 @@ def _pairs_above(unit: F32, rows: Ints, cosine: float) -> tuple[Ints, NDArray[np
 
 
 def _directions(unit: F32) -> F32:
-    """Return directions along which vectors differ most, the longest first: (dim, directions)."""
+    """Return the directions of largest variance, in descending order: (dim, directions)."""
     rng = np.random.default_rng(0)
     sample = unit[rng.permutation(len(unit))[:PROJECTED]]
     sample = sample - sample.mean(axis=0)
@@ -252,7 +252,7 @@ def repeated_columns(values: F32, far: Bools) -> Bools:
     for i, j in _proportional(values[rows[:: -(-len(rows) // ROWS)]], columns):
         if not repeated[[i, j]].any():
             pair = np.column_stack([values[rows, i], values[rows, j]])
-            # Tails hide that the rest differs, and sparse columns differ only in their tails.
+            # Outliers can hide other differences, but sparse columns differ only in outliers.
             units = _unit(pair), _unit(pair, tails=True)
             repeated[j] = all(2 - 2 * abs(u[:, 0] @ u[:, 1]) < ROUNDING for u in units)
     return repeated

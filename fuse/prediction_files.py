@@ -223,8 +223,8 @@ def _parse(columns: Columns, from_logits: bool) -> list[_Row]:
 
 
 def _number_name(place: str, name: str, text: str) -> str:
-    """Return the name of a fold or repeat, in which -1.0 is -1; empty if it is missing."""
-    # Any text that is -1 for people must be -1: its clips are those of the training.
+    """Return the name of a fold or repeat, '' if missing; -1.0 and the like become -1."""
+    # All spellings of -1 must become -1, which marks clips that are only for training.
     with suppress(ValueError):
         number = to_number(text.replace("\N{MINUS SIGN}", "-").replace(",", "."))
         text = str(int(number)) if number == number // 1 and abs(number) < 1e15 else text
@@ -234,7 +234,7 @@ def _number_name(place: str, name: str, text: str) -> str:
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
-    """Return the first row of each clip; raise if a later row contradicts it."""
+    """Return the first row of each clip; raise an error if a later row contradicts it."""
     first: dict[str, _Row] = {}
     for row in rows:
         earlier = first.setdefault(row.clip_id, row)

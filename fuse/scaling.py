@@ -195,7 +195,7 @@ def _fit(values: F32 | Rows, members: Ints, dtype: Any = np.float32) -> tuple[F3
 
 def _is_inexact(variance: F64, shift: F32) -> bool:
     """Return True if squares were too large or too small for single precision."""
-    # Of a column that is not constant, small squares have a small mean.
+    # If a column is not constant, its squares can be too small only if its mean is small.
     small = (variance < 1 / HUGE) & (shift != 0) & (np.abs(shift) < 1 / np.sqrt(HUGE))
     return bool(np.any(small | ~(variance < HUGE)))
 

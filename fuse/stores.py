@@ -83,7 +83,7 @@ FeatureStore: TypeAlias = "Cache | MemoryStore"
 def selected(
     store: FeatureStore, specs: Sequence[FeatureSpec], rows: Ints, **facts: Any
 ) -> MemoryStore:
-    """Return some clips of a store with new facts, without their folds, split and annotators."""
+    """Return some clips of a store; `facts` replaces fields of the table. Folds are dropped."""
     table = replace(_unfolded(subset(store.table, rows.tolist()), len(rows)), **facts)
     vectors = [(spec, store.vectors(spec.name, spec.fold)[0][rows]) for spec in specs]
     return MemoryStore(table, vectors, store.path)
@@ -96,9 +96,9 @@ def _unfolded(table: ClipTable, n: int) -> ClipTable:
 
 
 def joined(stores: Sequence[MemoryStore], splits: Sequence[int] | None = None) -> MemoryStore:
-    """Return the clips of stores with the same features, with the facts of the first.
+    """Concatenate stores with the same features; other facts are from the first store.
 
-    Each store is one part of a split if `splits` has its part; then no group is in two of them.
+    `splits` has the part of each store, if the stores are parts of a split; groups stay apart.
     """
     first, tables = stores[0], [store.table for store in stores]
     parts = splits or [0] * len(stores)

@@ -34,13 +34,13 @@ from mvemo.manifests.schemes import find_scheme
 # Function from a label to a class, or None for a label that the scheme does not map.
 Scheme = Callable[[str], str | None]
 DEFAULT = EvaluationSettings()
-# Results on each data set by models of its own clips: number of the set, classes and features.
+# (index of the data set, classes, features) to the results of an evaluation within the set.
 Own = dict[tuple[Any, ...], Results]
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """Scores on one data set of models trained on another, and on the set itself."""
+    """Scores on a target data set, of models trained on a source set and on the target itself."""
 
     source: str
     target: str
@@ -48,13 +48,13 @@ class Transfer:
     classes: tuple[str, ...]
     n_train: int
     n_test: int
-    n_shared: int  # clips of the larger set that are left out because the other has them, too
+    n_shared: int  # clips of the larger set that are left out because both sets have them
     score: float  # trained on the source
     own: float  # trained on the target, out of fold
     loss: float  # own minus score
     interval: tuple[float, float]  # 95 % interval of the loss, from resampled groups
     baseline: float
-    # MCC or r (`Task.field_columns`) by title, trained on the source and on the target.
+    # Title of MCC or r (`Task.field_columns`) to the scores of both models: source, target.
     others: dict[str, tuple[float, float]]
 
 
@@ -66,7 +66,7 @@ def transfer_all(
     """Train on each data set, and test on each other one.
 
     `scheme` is a function from labels to shared classes, ``quadrants``, or None for the labels as
-    they are. Features are compared that have the same name and extractor.
+    they are. Only features with the same name and extractor are compared.
     """
     settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
     own: Own = {}
@@ -142,7 +142,7 @@ def _outputs(results: Results) -> F64:
 
 
 def _common(source: FeatureStore, target: FeatureStore) -> list[FeatureSpec]:
-    """Return the features of the target that the source has, too, without those of trained nets."""
+    """Return the features that source and target share, except those of trained nets."""
     theirs = {spec.name: spec for spec in source.specs if spec.kind == "vector"}
     common = [
         spec
@@ -214,7 +214,7 @@ def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | No
 
 
 def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
-    """Return ratings as parts of their scale, or in deviations from their mean."""
+    """Rescale ratings to 0..1 on their scale, or to a mean of 0 and a deviation of 1."""
     values = table.labels[:, [table.classes.index(name) for name in names]].astype(np.float64)
     if by_scale:
         low, high = parse_scale(table.scale)
@@ -223,7 +223,7 @@ def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
 
 
 def _shared(train: MemoryStore, test: MemoryStore) -> tuple[Bools, Bools]:
-    """Return bool (training clips,) and (test clips,): True if the other set has the recording."""
+    """Return masks of the training and of the test clips whose recording is in both sets."""
     n, shared = len(train.table), np.zeros(len(train.table) + len(test.table), np.bool_)
     both = joined([train, test])
     for spec in both.specs:

@@ -53,14 +53,14 @@ COMMANDS = {
     "nets": ("nets:nets", "List the nets with their input, size and published weights."),
     "weights": ("nets:weights", "Download, list and check pretrained weights."),
 }
-# Parts of the system's messages about too little memory to load a library.
+# Parts of the operating system's messages if memory is too short to load a library.
 _NO_ROOM = ("failed to map segment", "annot allocate memory")
 # Modules that stage one needs in addition to the base install.
 STAGE_ONE = ("torch", "torchvision", "av", "cv2", "soundfile", "soxr", "librosa", "platformdirs")
 
 
 def plugged_commands() -> Mapping[str, Plugin]:
-    """Return the commands of the rooms above this one, and of other packages, by name."""
+    """Return the commands that other parts of mvemo and other packages add, by name."""
     reserve("commands", COMMANDS)
     return plugins("commands")
 
@@ -97,7 +97,7 @@ class LazyGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands; of these, only plugged ones are imported."""
+        """Write the list of subcommands; only those of plug-ins are imported."""
         lines = {name: line for name, (_, line) in COMMANDS.items()}
         for name in sorted(plugged_commands()):
             try:
@@ -150,7 +150,7 @@ def run(command: Callable[..., Any], name: str) -> None:
 def _status_of(
     command: Callable[..., Any], name: str, signals: list[int], shared: messages.Verbosity
 ) -> int:
-    """Run a command; return the exit status, after one line for an error that a user can fix."""
+    """Run a command and return its exit status; print errors that a user can fix as one line."""
     # click writes colours to a terminal; see no-color.org.
     color = False if os.environ.get("NO_COLOR") else None
     try:

@@ -4,11 +4,11 @@ from mvemo.manifests.errors import MvemoError
 
 
 class WrongType(MvemoError, TypeError):
-    """Argument of a function that is of another type than expected."""
+    """Argument of a function with an unexpected type."""
 
 
 class ClipFailed(MvemoError, RuntimeError):
-    """Failure of a clip in a run that ends at the first failure."""
+    """Failure of a clip that ends a run with ``fail_fast``."""
 
 
 class TaskFailed(MvemoError, RuntimeError):

@@ -31,7 +31,7 @@ def trained_specs(model: FinalModel) -> list[FeatureSpec]:
 
 
 def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, ...], list[str]]:
-    """Copy a run's trained nets into a model's folder; return written files and missing nets."""
+    """Copy a run's trained nets into a model's folder; return the files, and the missing nets."""
     from mvemo.extract.training.trainer import JobFolder
 
     written, absent = [], []
@@ -128,7 +128,7 @@ def _find_net(spec: FeatureSpec, name: str, folder: Path, weights: Path | None) 
     if source in ("timm", "torchaudio"):
         return EncoderName(name, source, place)
     if source == "hear" and parse_entry(str(weights)):
-        # A model's file never makes mvemo import a module that the user did not name.
+        # mvemo imports a module only if the user named it, never because a model's file does.
         return EncoderName(name, *parse_entry(str(weights))[0].facts)
     if source in ("hf", "onnx") and weights is not None and weights.is_dir() == (source == "hf"):
         return EncoderName(name, source, str(weights))
@@ -185,7 +185,7 @@ def _check_version(spec: FeatureSpec, net: Net, folder: Path) -> None:
 
 
 def _label(spec: FeatureSpec) -> str:
-    """Return the label of a training, with which its folder's name begins."""
+    """Return the label of a training, the first part of its folder's name."""
     part = "holdout" if spec.protocol == "holdout" else "all"
     return f"{spec.name}-{part if spec.fold is None else f'fold{spec.fold}'}"
 

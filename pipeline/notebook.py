@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mvemo.fuse.final import learning, prediction_records
     from mvemo.pipeline.stage_one.summary import ExtractSummary
 
-# ``key=value``, several of them, or a mapping whose values may be mappings.
+# One or several ``key=value``, or a mapping, which may be nested.
 SettingsLike: TypeAlias = str | Iterable[str] | Mapping[str, Any]
 
 
@@ -100,7 +100,7 @@ def _settings(values: SettingsLike) -> list[str]:
     if isinstance(values, Mapping):
         from mvemo.pipeline import settings_files
 
-        # JSON of one value is valid TOML; an empty table sets nothing.
+        # A JSON value other than an object is also valid TOML; an empty table sets nothing.
         items = settings_files.dotted(values)
         pairs = [(k, value) for k, value in items if not isinstance(value, Mapping)]
         return [f"{key}={json.dumps(to_json_values(value))}" for key, value in pairs]

@@ -51,7 +51,7 @@ class ExtractSettings:
         ),
         "Descriptor sequences to write to the cache.",
     )
-    # float16: a relative error of at most 2^-11, or an absolute one of 2^-25; times stay float32.
+    # float16 has a relative error of at most 2^-11 or an absolute one of 2^-25; times stay float32.
     sequence_dtype: str = setting(
         "float32", "Storage type of the sequences.", names=("float32", "float16")
     )
@@ -87,15 +87,15 @@ class Settings:
     nets: Mapping[str, NetSettings]  # every known net, with options derived from other settings
     fuse: EvaluationSettings
     profile_named: bool = True  # True if the user named it; otherwise another may be proposed
-    folds_named: bool = True  # True if the user set them; otherwise the manifest's split is used
+    folds_named: bool = True  # True if the user set folds; otherwise the manifest's split is used
 
     @property
     def shared(self) -> SharedSettings:
-        """Settings from which options of nets are derived."""
+        """Settings that determine options of nets."""
         return SharedSettings(self.extract.n_frames, self.descriptors)
 
     def record(self) -> dict[str, Any]:
-        """Return all settings of stage one as JSON values, with those of the nets that run."""
+        """Return all settings of stage one as JSON values; of nets, only those that run."""
         return {
             "profile": self.profile,
             "extract": asdict(self.extract),

@@ -31,7 +31,7 @@ from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 MOST_LEVELS = 9
 # Maximum length of an override in a message, in characters.
 MOST_SHOWN = 80
-# Largest number of settings that an unknown one may stand for in a message.
+# Maximum number of suggestions in a message about an unknown setting.
 MOST_MEANT = 3
 
 
@@ -82,13 +82,13 @@ class Override(str):
 def _blaming(
     profile: str, overrides: Sequence[str], load: Callable[[str, Sequence[str]], object]
 ) -> Iterator[None]:
-    """Make an error name the override that causes it, otherwise the profile."""
+    """Inside the context, add the override or the profile that causes an error to its message."""
     try:
         yield
     except BadOption as error:
         cause = f"profile {profile}" if profile in PROFILES else str(Path(profile))
         if overrides:
-            # If this raises, an earlier override or the profile is wrong; if not, the last is.
+            # If this raises, an earlier override or the profile is wrong, otherwise the last one.
             load(profile, overrides[:-1])
             last = overrides[-1]
             shown = last if len(last) < MOST_SHOWN else f"{last[:MOST_SHOWN]}…"
@@ -101,7 +101,7 @@ def _blaming(
 
 
 def _meant(key: str) -> list[str]:
-    """Return the settings that end as an unknown key and are nearest to it; [] for a known one."""
+    """Return suggestions for an unknown key: settings with the same end; [] for a known key."""
     tables: dict[str, Any] = {"extract": ExtractSettings(), "descriptors": DescriptorSettings()}
     tables["fuse"] = EvaluationSettings()
     with suppress(ImportError):  # stage two needs no torch
@@ -137,7 +137,7 @@ def _read(profile: str, overrides: Sequence[str]) -> dict[str, Any]:
         nets = extract["nets"] = list(net_types.add_encoders(nets))
     tables = _table(tree, "nets")
     for name in nets:
-        # Settings of an encoder are those of all its layers.
+        # The settings of an encoder apply to all its layers.
         if isinstance(name, EncoderName) and (shared := of_encoder(tables, name)):
             tables[name] = {**shared, **tables.get(name, {})}
     for name in {*tables} - {encoder_of(name) for name in nets}:

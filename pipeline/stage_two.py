@@ -120,7 +120,7 @@ def run_fuse(request: FuseRequest) -> str:
                 folder = stack.enter_context(replacing_together(to))
                 lines += _write_model(model, final, request.features.parent, folder)
     except MvemoError:
-        # The table of scores is printed, so that it is not lost if the files cannot be written.
+        # If the files cannot be written, at least the table of scores is printed.
         click.echo(lines[0])
         raise
     if request.figures is not None:
@@ -132,14 +132,14 @@ def run_fuse(request: FuseRequest) -> str:
     tables.write_paper(score_tables.results_tables(results), *request.paper)
     tell_stale_model(out, to)
     if isinstance(model, MvemoError):
-        # The report was written, although no model could be built.
+        # The report has been written, but no model could be built.
         click.echo("\n".join(lines))
         raise model
     return "\n".join(lines)
 
 
 def _evaluated(cache: Cache, request: FuseRequest) -> tuple[Results, EvaluationSettings]:
-    """Return the results of all models, with their origin and links, and the settings used."""
+    """Return the results of all models (with provenance and links), and the settings used."""
     settings, features, out = request.settings, request.features, request.out
     protocols = sorted({spec.protocol for spec in cache.specs if spec.kind == "vector"})
     if request.protocol is not None and protocols and request.protocol not in protocols:
@@ -153,7 +153,7 @@ def _evaluated(cache: Cache, request: FuseRequest) -> tuple[Results, EvaluationS
     if settings.seed is not None and why:
         tell_note(f"--seed {settings.seed} does not change the folds: {why}")
     if request.final is not None and settings.models is None:
-        # Late fusion is added because it can predict clips that lack a feature.
+        # Late fusion is added, because it can predict clips without some of the features.
         settings = replace(settings, late=True)
     results = evaluate(cache, settings)
     named = [("heads", one.head) for one in settings.estimators]
@@ -173,7 +173,7 @@ def _evaluated(cache: Cache, request: FuseRequest) -> tuple[Results, EvaluationS
 def _built(
     cache: Cache, results: Results, settings: EvaluationSettings, final: FinalSettings
 ) -> FinalModel | MvemoError:
-    """Return the model for new clips, or why none could be built."""
+    """Return the model for new clips, or the error if none can be built."""
     preferred = None if results.choice is None else results.choice.model
     if preferred in [one.name for one in settings.estimators]:
         tell_note(
@@ -252,7 +252,7 @@ def _log_run(results: Results, settings: Mapping[str, Any], out: Path, tracking:
     """Log a run to a tracking store, a folder or a URI of MLflow; return the id of the run."""
     mlflow = _import_mlflow()
     if "://" not in tracking:
-        # MLflow asks those who keep runs in a folder to say so.
+        # MLflow refuses to keep runs in a folder unless this variable is set.
         os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         tracking = Path(tracking).resolve().as_uri()
     metrics = {}
@@ -265,7 +265,7 @@ def _log_run(results: Results, settings: Mapping[str, Any], out: Path, tracking:
         mlflow.set_tracking_uri(tracking)
         mlflow.set_experiment(results.name)
         with mlflow.start_run(run_name=out.name) as run:
-            # MLflow takes no longer values.
+            # MLflow does not accept values longer than 500 characters.
             mlflow.log_params(
                 {key: str(value)[:500] for key, value in settings_files.dotted(settings)}
             )

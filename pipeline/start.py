@@ -15,9 +15,9 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
-# Number of times that a waiting GNU OpenMP thread, used by torch, looks for work before it sleeps.
-# The default is ten times as high: next to another busy program, waiting threads then keep the
-# cores from the threads they wait for, and a training step takes two to six times as long.
+# How often a waiting thread of GNU OpenMP (used by torch) looks for work before it sleeps. The
+# default is ten times as high: if another program is busy, waiting threads then take the cores
+# from the threads they wait for, and a training step takes two to six times as long.
 SPINS = "30000"
 _DEFAULT: dict[int, Any] = {
     signal.SIGINT: signal.default_int_handler,
@@ -56,7 +56,7 @@ def interrupting_signals() -> Iterator[list[int]]:
 
     def terminate(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:
-            # A forked process has no work to finish.
+            # A forked process has nothing to clean up.
             os._exit(128 + number)
         numbers.append(number)
         handler = signal.getsignal(signal.SIGINT)
@@ -127,7 +127,7 @@ def _exit(status: int) -> None:
     import atexit
     import threading
 
-    # In Python's own order: pools of processes are told to end, and then waited for.
+    # The same order as in Python: first stop pools of processes, then wait for them.
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     # A stream that the shell closed is None.

@@ -53,7 +53,7 @@ def fetch_missing_weights(
 
 
 def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
-    """Return a note on nets that start from random weights although their papers do not, or ''."""
+    """Return a note on nets with random initial weights whose papers used others, or ''."""
     if settings.extract.run.protocol == "frozen":
         return ""
     listed, needed = [], ""
@@ -73,7 +73,7 @@ def random_start_note(plans: Sequence[NetSettings], settings: Settings) -> str:
 
 
 def _to_fetch(plan: NetSettings, settings: Settings) -> bool:
-    """Return True if a net uses public weights, even if they are downloaded already."""
+    """Return True if a net uses public weights, downloaded or not."""
     frozen = settings.extract.run.protocol == "frozen"
     pretrained = plan.weights in ((FETCHED, "") if frozen else (FETCHED,))
     return settings.extract.fetch and pretrained and NETS[plan.name].package is not None

@@ -2,8 +2,8 @@
 
 A difference, its interval and its p-value all refer to the clips that both models predicted. With
 four folds or more, the differences of the folds are tested by the corrected resampled t (Nadeau &
-Bengio 2003). With fewer folds, or equal differences in all folds, that statistic means nothing:
-then the models' predictions are exchanged, group by group (Pitman 1937).
+Bengio 2003). With fewer folds, or equal differences in all folds, this statistic is meaningless;
+the models' predictions are then exchanged, group by group (Pitman 1937).
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from mvemo.manifests.array_types import F64, Bools, Ints
 
 # Largest difference between outputs of models that make the same predictions.
 SAME = 1e-4
-# Differences of folds that are closer than this are equal but for rounding.
+# Differences in two folds that are closer than this differ only by rounding.
 TINY = 1e-12
 NAN = np.nan
-# The fewest folds whose differences are tested by t.
+# Minimum number of folds for a t-test; with fewer, predictions are exchanged.
 MIN_FOLDS = 4
-# With up to so many groups on which the models differ, all exchanges are tried.
+# If the models differ on at most this many groups, all possible exchanges are tried.
 EXHAUSTIVE = 12
 N_EXCHANGES = 9999
 
@@ -104,7 +104,7 @@ class Comparison:
 
 
 def names_of_tests(comparisons: Sequence[Comparison]) -> str:
-    """Return the name of the tests of these comparisons."""
+    """Return the name of the test, or of both tests, that these comparisons used."""
     by_t = [np.isfinite(c.t) for c in comparisons if np.isfinite(c.p)]
     names = ["corrected t-test over folds"] * any(by_t)
     names += ["exchange of predictions in whole groups"] * (not all(by_t))
@@ -112,7 +112,7 @@ def names_of_tests(comparisons: Sequence[Comparison]) -> str:
 
 
 def by_scores(task: Task, comparisons: Sequence[Comparison]) -> list[tuple[Task, Comparison]]:
-    """Return the comparisons with their task, by the primary metric and then by MCC or r."""
+    """Return (task, comparison): comparisons by the primary metric, then those by MCC or r."""
     by_field = [(task.by_field_score, c.by_field) for c in comparisons]
     return [(of, c) for of, c in [*((task, c) for c in comparisons), *by_field] if of and c]
 
@@ -252,7 +252,7 @@ def exchange_test(repeats: Sequence[FoldedOutputs], model: str, reference: str) 
         kept[0] = 1
     first = np.ones((len(kept), len(names)), dtype=np.uint8)
     first[:, differing] = kept
-    # The clips of the second model follow those of the first, in groups of their own.
+    # The second model's copies of the clips follow the first model's, in separate groups.
     both_codes = np.concatenate([codes, codes + len(names)])
     sides = [
         Resamples(both_codes, np.hstack(side)) for side in ((first, 1 - first), (1 - first, first))
@@ -266,7 +266,7 @@ def exchange_test(repeats: Sequence[FoldedOutputs], model: str, reference: str) 
         )
         drawn.append(a[0] - b[0])
     differences = np.abs(mean_finite(np.stack(drawn), axis=0))
-    # The margin allows for sums in another order.
+    # The margin allows for rounding, which depends on the order of a sum.
     return float(np.mean(differences >= differences[0] - 1e-9))
 
 

@@ -150,7 +150,7 @@ def evaluate_once(
 
 
 def _drawn(store: FeatureStore, blocks: Ints | None, seed: int) -> Labels | None:
-    """Return labels that know nothing of the clips; None without blocks."""
+    """Return random labels, see `random_labels`; None without blocks."""
     y_true = task_of(store.table.task).read_labels(store.table.labels)
     return None if blocks is None else random_labels(y_true, blocks, seed)
 
@@ -158,7 +158,7 @@ def _drawn(store: FeatureStore, blocks: Ints | None, seed: int) -> Labels | None
 def _scores_by_chance(
     store: FeatureStore, settings: EvaluationSettings, blocks: Ints
 ) -> dict[str, F64]:
-    """Return `Results.chance` for as many draws of labels as the settings ask for."""
+    """Return `Results.chance`: scores on random labels, drawn `permute_labels` times."""
     plain = replace(settings, temperature=False, refit=False, missing_modality=False)
     first = (settings.seed or 0) + 1
     scores: dict[str, list[float]] = {}
@@ -193,7 +193,7 @@ def _evaluate_on_other_folds(
     settings: EvaluationSettings,
     draw: Callable[[int], Labels | None],
 ) -> list[Results]:
-    """Return the other repeats; `draw` returns the labels for a seed, or None for the own."""
+    """Return the other repeats; `draw` returns labels for a seed, or None for the true ones."""
     _refuse_bound_folds(store, first)
     table = store.table
     # The first evaluation may use the store's own folds, which have another seed.
@@ -299,7 +299,7 @@ JOINED: dict[str, Callable[[Sequence[Any]], Any]] = {
 
 
 FRACTIONS = (0.1, 0.2, 0.4, 0.7)
-# (model, index of a share) to a pair for each fold: the score, and the number of training clips.
+# (model, index in `FRACTIONS`) to a pair for each fold: score, and number of training clips.
 Scores = dict[tuple[str, int], list[tuple[float, int]]]
 
 
@@ -396,13 +396,13 @@ def learning_curve_masks(
     return masks
 
 
-# --- labels that know nothing of the clips
+# --- random labels
 #
-# They check what score chance gives. Blocks of clips keep together: the clips of a group, and
+# They measure the score by chance. Blocks of clips keep together: the clips of a group, and
 # groups with equal or nearly equal clips. Each block gets the labels of a block that is drawn at
 # random, with replacement. Without replacement the classes that are rare in a test fold would be
 # frequent in its training folds, so that every score would lie below chance (for 96 clips of 6
-# classes .04 in place of .167). Blocks make leaks visible: if pieces of one song are in several
+# classes .04 instead of .167). Blocks make leaks visible: if pieces of one song are in several
 # groups, a piece in training has the label of its piece in the test fold, whatever that label is.
 
 
@@ -430,5 +430,5 @@ def random_labels(y_true: Labels, blocks: Ints, seed: int) -> Labels:
 
 
 def chance_p(score: float, drawn: F64) -> float:
-    """Return the share of scores, of these and of `drawn` labels, that are at least `score`."""
+    """Return the p-value of `score`: the share of it and the `drawn` scores that reach it."""
     return float((1 + np.sum(drawn >= score - 1e-12)) / (1 + len(drawn)))

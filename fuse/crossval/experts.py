@@ -138,7 +138,7 @@ class KernelExpert:
     def _training(
         self, fitter: fitting.HeadFitter, fold: int | None, train: Bools
     ) -> _Training | None:
-        """Return what a fit on the clips in `train` reads; None if they are too few."""
+        """Return the inputs of a fit on the clips in `train`; None if there are too few clips."""
         clips, fit = fitter.clips, fitting.Fit(self.model, fold, train, fitter.settings.C)
         columns, valid = fitter.standardised(fit)
         rows = valid & train
@@ -150,7 +150,7 @@ class KernelExpert:
 
 
 def _slope(link: Link, scores: F64, labels: Labels) -> float:
-    """Return the exponent of the scores with the lowest log loss; 1 if they are not of classes."""
+    """Return the exponent of class scores with the lowest log loss; 1 for tags and targets."""
     if link != "softmax":
         return 1.0
     return 1.0 / fit_temperature(np.log(np.maximum(scores, kernel.FLOOR)), labels)
@@ -184,7 +184,7 @@ class EstimatorExpert:
             loss = clips.task.choice_loss(clips.y_true, self._scaled(clips, inner, inner))
             if chosen is None or loss < lowest:
                 best, lowest, chosen = inner, loss, parameters
-        assert chosen is not None  # a grid has one setting or more
+        assert chosen is not None  # a grid is never empty
         # The scale of an inner fold is fitted on the other inner folds.
         for others, rows in splits:
             values = self._scaled(clips, np.where(others[:, None], best, np.nan), best)
@@ -257,7 +257,7 @@ class EstimatorExpert:
         return hasattr(self.estimator, "predict_proba")
 
     def _scaled(self, clips: Clips, inner: F64, outputs: F64) -> F64:
-        """Return outputs as probabilities, at the temperature of lowest log loss inside."""
+        """Return outputs as probabilities, calibrated on the inner predictions by log loss."""
         rows = complete(inner)
         if self._gives_proba or clips.link == "identity" or not rows.any():
             return outputs

@@ -31,8 +31,8 @@ from mvemo.manifests.array_types import F32, F64, Bools, Ints
 # Inverse strengths of the penalty to try, and the largest number of steps of a fit.
 GRID = (1e-3, 1e-2, 1e-1)
 MOST_STEPS = 100
-# Number of directions, those of largest variance over all layers, that a weighted sum uses: more
-# take longer and hardly change the weights.
+# Number of principal directions, over all layers, that a weighted sum uses: more would take
+# longer and hardly change the weights.
 MOST_DIRECTIONS = 128
 
 
@@ -98,7 +98,7 @@ class _Layers:
     valid: Bools  # bool (clips,): True for clips with the feature
 
     def fit(self, train: Bools, layer: int | None, C: float) -> _Sum | None:
-        """Fit on training clips, for None with all layers; None if the clips are too few."""
+        """Fit one layer, or for None the sum of all; return None if there are too few clips."""
         clips, rows = self.fitter.clips, train & self.valid
         if fitting.count_different(clips, rows) < fitting.MIN_DIFFERENT:
             return None
@@ -130,12 +130,12 @@ class LayerModels:
     feature: str
     layers: tuple[int, ...]  # number of each layer
     columns: Ints  # int64 (layers, dim): columns of each layer in the feature
-    # By fold: weights of the layers; by model and fold: position of the layer (None for all), C.
+    # By fold: layer weights. By (model, fold): index of the layer (None for the sum), and C.
     weights: dict[int, F64] = field(default_factory=dict)
     chosen: dict[tuple[str, int], tuple[int | None, float]] = field(default_factory=dict)
 
     def choice(self, k: int) -> LayerChoice:
-        """Return what the folds learned about the layers."""
+        """Return the layer weights and the best layer of each fold."""
         blank, name = np.full(len(self.layers), np.nan), f"{self.feature}{BEST_LAYER}"
         best = [self.chosen.get((name, fold), (None, 0.0))[0] for fold in range(k)]
         weights = np.stack([self.weights.get(fold, blank) for fold in range(k)])
@@ -144,9 +144,9 @@ class LayerModels:
         )
 
     def predict_fold(self, oof: OutOfFold, fitter: HeadFitter, fold: int) -> None:
-        """Write one fold's predictions to `oof`, and those of its training clips.
+        """Write predictions of a fold's clips, and of its training clips, to `oof`.
 
-        A clip of an inner fold is predicted by the layer and penalty chosen on the other ones.
+        For clips of an inner fold, layer and penalty are chosen on the other inner folds.
         """
         clips, folds, tested = oof.clips, oof.inner_folds[fold], oof.clips.folds == fold
         data, splits = self._layers(fitter, ~tested), leave_each_out(folds)
@@ -225,7 +225,7 @@ def add_layer_models(
 ) -> list[LayerModels]:
     """Add the models over layers of the features of an evaluation to `oof`, and return them.
 
-    Raise `BadFeatures` if ``models`` names one that cannot be made.
+    Raise `BadFeatures` if ``models`` names a model that cannot be made.
     """
     features, found = prepared.features, []
     named = [name for name in settings.models or () if name.endswith((WEIGHTED, BEST_LAYER))]
@@ -247,7 +247,7 @@ def add_layer_models(
 
 
 def layers_of(spec: FeatureSpec) -> tuple[tuple[int, ...], Ints]:
-    """Return the numbers of a feature's layers, and the columns of each; () for one layer."""
+    """Return the numbers of a feature's layers, and the columns of each; () if not several."""
     layers = spec.params.get(LAYERS)
     # Windows are pooled to their means, which may be followed by their deviations.
     n_parts = 1 + (spec.params.get("view", {}).get("pooling") == "mean+std")

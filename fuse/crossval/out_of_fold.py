@@ -7,8 +7,8 @@ this model predicts the fold's clips.
 
 With few clips, chance decides which model has the lowest loss. So the simplest model is chosen
 whose loss is within one standard error of the lowest (Breiman et al. 1984, "Classification and
-Regression Trees", section 3.4.3): the one of the fewest features, and of several such models
-`integrated-late`, in which only the calibration is fitted, or else the one of the lowest loss.
+Regression Trees", section 3.4.3): the model with the fewest features. If there are several, it is
+`integrated-late`, in which only the calibration is fitted, or else the one with the lowest loss.
 """
 
 from collections import defaultdict
@@ -28,7 +28,7 @@ from mvemo.fuse.results import Choice, LayerChoice, ModelResult, score_model
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.array_types import F64, Bools, Ints
 
-# A model can be chosen if it predicts this share or more of the clips that another predicts.
+# A model can be chosen if it predicts at least this share of the clips that another predicts.
 ENOUGH = 0.9
 
 
@@ -47,25 +47,25 @@ class OutOfFold:
 
     clips: Clips
     k: int  # number of folds
-    # Models in the order of reports; the stack and the product last.
+    # Models in the order of reports; the stack and the product come last.
     models: tuple[Model, ...]
     # Key of a model or fallback to float64 (clips, outputs); NaN rows if a feature is missing.
     outputs: dict[Key, F64]
-    # Fold to outputs by key, as `outputs`, but of the fold's training clips, each by a head that
-    # never saw the clip; NaN elsewhere.
+    # Fold to a dict like `outputs`, but for the fold's training clips: each is predicted by a
+    # head that never saw it. NaN for other clips.
     inner: dict[int, dict[Key, NDArray[np.floating]]] = field(
         default_factory=lambda: defaultdict(dict)
     )
     # Fold to its inner folds, int64 (clips,); -1 for the fold's own clips.
     inner_folds: dict[int, Ints] = field(default_factory=dict)
-    # Model name to its fallbacks; a clip is predicted by the first one that can.
+    # Model name to its fallbacks; the first one whose features a clip has predicts it.
     fallbacks: dict[str, tuple[Fallback, ...]] = field(default_factory=dict)
     heads: list[Head] = field(default_factory=list)
     # Feature name to bool (clips,): True for clips that have it (from their fold's net).
     present: dict[str, Bools] = field(default_factory=dict)
     # Feature name to bool (clips,): True for outliers (`mvemo.fuse.scaling.fit_scaling`).
     outliers: dict[str, Bools] = field(default_factory=dict)
-    # Name of a feature of several layers to what its models learned about them.
+    # Feature of several layers to the layer weights and best layers that its models learned.
     layers: dict[str, LayerChoice] = field(default_factory=dict)
 
     def blank(self) -> F64:
@@ -85,7 +85,7 @@ class OutOfFold:
         self.outputs |= {one.key: self.blank() for one in self.fallbacks[model.name]}
 
     def predict(self, model: Model) -> tuple[F64, Ints]:
-        """Return outputs with gaps filled by fallbacks, and the fallback's number, 0 for none."""
+        """Return outputs with gaps filled by fallbacks, and which fallback was used (0: none)."""
         return self._fill(model, self.outputs)
 
     def predict_inside(self, model: Model, fold: int) -> F64:
@@ -243,7 +243,7 @@ def simplest_model(
         return None
 
     def complexity(i: int) -> tuple[bool, int, bool]:
-        # Of the models of several features, only the calibration is fitted in `LATE`.
+        # `LATE` is the simplest model of its features: only its calibration is fitted.
         return models[i].by_estimator, len(models[i].features), models[i].name != LATE
 
     ordered = sorted(means, key=complexity)

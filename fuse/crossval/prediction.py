@@ -53,8 +53,8 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
     for net_fold, tested in prepared.passes:
         matrices = {name: features.matrix(name, net_fold) for name in prepared.names}
         _note_present(oof, matrices, tested)
-        # Without missing features no fallback predicts, but a stack is scored with modalities
-        # missing, and thresholds are saved.
+        # If no feature is missing, fallbacks are needed only to score a stack without modalities
+        # and to save thresholds.
         needed = needs_parts or not all(m.present.all() for m in matrices.values())
         predicted_inside = _with_parts(inner_models, parts if needed else {})
         fitter = HeadFitter(matrices, clips, settings.head, net_fold)
@@ -96,11 +96,11 @@ def _other_models(
     parts: Parts,
     inner: bool,
 ) -> tuple[list[Stack | Product | Blend], list[EstimatorExpert | KernelExpert], list[LayerModels]]:
-    """Add the models that are no heads over features to `oof`, and return them."""
+    """Add second layers, experts and layer models to `oof`, and return them."""
     on_heads = _second_layers(prepared, settings, parts, inner)
     experts = experts_of(prepared, settings)
     if any((folds < 0).all() for folds in oof.inner_folds.values()):
-        # If all training clips are of one group, these have no inner predictions.
+        # If all training clips are of one group, there are no inner predictions for these models.
         on_heads, experts = [], []
         settings = replace(settings, layers=False)
     layers: list[Stack | Product | Blend] = [*on_heads]
@@ -110,7 +110,7 @@ def _other_models(
         oof.add_model(expert.model, None)
     is_blended = prepared.clips.link == "identity" and BLENDED in (settings.models or (BLENDED,))
     if is_blended and any(expert.model.name == KERNEL for expert in experts):
-        # The stack, or without it the model of most features.
+        # The stack or, if there is none, the model with the most features.
         stacks = [layer.model for layer in on_heads if isinstance(layer, Stack)]
         linear = stacks[0] if stacks else max(prepared.models, key=lambda one: len(one.features))
         layers.append(Blend((linear, experts[-1].model), parts, settings.head, inner))
@@ -121,7 +121,7 @@ def _other_models(
 def _second_layers(
     prepared: Preparation, settings: EvaluationSettings, parts: Parts, inner: bool
 ) -> list[Stack | Product]:
-    """Return the second layers that the settings ask for and the models allow."""
+    """Return the second layers that are enabled in the settings and possible with the models."""
     layers: list[Stack | Product] = []
     for kind, by_default in ((Stack, settings.stacked), (Product, settings.late)):
         bases = kind.bases_of(prepared.models)
@@ -137,7 +137,7 @@ def _second_layers(
 
 
 def _with_parts(models: Sequence[Model], parts: Parts) -> tuple[Model, ...]:
-    """Return the models and the models that remain of them when modalities are missing."""
+    """Return the models, and the smaller models that replace them if modalities are missing."""
     of_models = [part for model in models for part in parts.get(model.name, {}).values()]
     return tuple({model.features: model for model in (*of_models, *models)}.values())
 

@@ -21,7 +21,7 @@ from mvemo.manifests.files import replacing
 from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
-# Must be increased if the file has another form.
+# Must be increased if the format of the file changes.
 VERSION = 8
 # Fields of a head in the header; arrays that only some heads have.
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs", "limit", "slope")
@@ -60,7 +60,7 @@ class SavedHeads:
         return f"<SavedHeads: {len(self.heads)} heads of {len(self.models)} models: {names}>"
 
     def select(self, model: str, fold: int | None = None) -> tuple[Head, ...]:
-        """Return a model's heads that left out a fold; for None, those fitted on all clips.
+        """Return a model's heads that left out `fold`, or that were fitted on all clips (None).
 
         Raise `BadFeatures` if there is no such head.
         """
@@ -123,7 +123,7 @@ def small_arrays(head: Head) -> dict[str, NDArray[Any]]:
     dtypes = {"mean": np.float32, "scale": np.float32, rounded: dtype}
     arrays: dict[str, NDArray[Any]] = {n: getattr(head, n).astype(t) for n, t in dtypes.items()}
     if head.rows is not None:
-        # In whole steps, 127 to the largest value of a row; `_full` restores the length of 1.
+        # Quantised to int8, with 127 for a row's largest value; `_full` restores the length of 1.
         largest = np.abs(head.rows).max(axis=1, keepdims=True)
         arrays["rows"] = np.round(head.rows * (127 / np.maximum(largest, 1e-9))).astype(np.int8)
     return arrays

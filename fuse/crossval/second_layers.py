@@ -51,7 +51,7 @@ class _SecondLayer:
     """Model over the outputs of its bases."""
 
     bases: tuple[Model, ...]
-    parts: Parts  # models that remain of a base if modalities are missing (`parts_of`)
+    parts: Parts  # models that replace a base if modalities are missing (`parts_of`)
     settings: HeadSettings
     inner: bool  # True to predict also inside the training folds
     name: ClassVar[str]
@@ -89,7 +89,7 @@ class Stack(_SecondLayer):
 
     @staticmethod
     def bases_of(models: Sequence[Model]) -> tuple[Model, ...]:
-        """Return the fusions of the most modalities with one feature each, or single features."""
+        """Return fusions of the most modalities, with one feature of each, or single features."""
         fusions = [
             m for m in models if len(m.features) == len(m.modalities) > 1 and m.name != INTEGRATED
         ]
@@ -151,7 +151,7 @@ class Stack(_SecondLayer):
             found := simplest_model(clips.task, clips.y_true, clips.groups, models, outputs)
         ):
             return found[0].key
-        # Without inner predictions: what is left of the first base that can still predict.
+        # Without inner predictions: the part of the first base that can still predict.
         base = next(base for base in self.bases if set(base.modalities) - set(missing))
         lost = tuple(kind for kind in missing if kind in base.modalities)
         return self.parts.get(base.name, {}).get(lost, base).key
@@ -223,7 +223,7 @@ class Blend(_SecondLayer):
     name = BLENDED
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Write the means of one fold, and those inside its training folds, to `oof`."""
+        """Write the means for a fold's clips, and for its training clips if possible, to `oof`."""
         key, tested = self.model.key, oof.clips.folds == fold
         inner, bases = oof.inner[fold], [base.key for base in self.bases]
         oof.outputs[key][tested] = np.mean([oof.outputs[base][tested] for base in bases], axis=0)
@@ -231,12 +231,12 @@ class Blend(_SecondLayer):
             inner[key] = np.mean([inner[base] for base in bases], axis=0)
 
     def fit_all(self, oof: OutOfFold) -> Head:
-        """Return the mean as a layer over the values of both models."""
+        """Return a second layer that computes the mean of both models' values."""
         return self._head(oof.clips, None, np.ones((len(self.bases), oof.clips.n_outputs)))
 
 
 def late_weights(clips: Clips, outputs: F64) -> F64:
-    """Return weights (bases, outputs) from outputs (bases, clips, outputs) on unseen clips."""
+    """Fit weights (bases, outputs) on out-of-fold outputs (bases, clips, outputs)."""
     weights = np.ones((len(outputs), clips.n_outputs))
     for weight, values in zip(weights, outputs, strict=True):
         valid = complete(values)

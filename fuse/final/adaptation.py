@@ -6,10 +6,10 @@ outputs anew, shift them, and read the features differently. V minimises the sum
 |V|^2 / (2 C): for small C the head stays as it was. u is linear in z, so an adapted head is a
 `Head` again, and fusions of heads follow their bases.
 
-People often label the clips that the model doubted, and a cure for these may harm the others.
-So unlabelled clips are anchors: their targets are the outputs that the head had. All anchors
-together weigh as much as the labelled clips, times the share of labels by which the model's
-answers were confirmed (beyond chance), so that answers that are always wrong are not kept.
+People often label the clips that the model doubted, and improving these may harm the others. So
+unlabelled clips are anchors: their targets are the outputs of the head before adaptation. All
+anchors together weigh as much as the labelled clips, times the share of labels that confirm the
+model (beyond chance), so that outputs that are always wrong are not kept.
 """
 
 from dataclasses import dataclass, replace
@@ -26,11 +26,11 @@ from mvemo.fuse.models import NAMED, WITH_KERNEL
 from mvemo.fuse.numeric import Link, apply_link, complete
 from mvemo.manifests.array_types import F64, Bools
 
-# Strengths to choose from; 0 leaves the model as it is. Above 1, models adapted to the most
-# doubtful of 50 music videos became worse on the others.
+# Strengths to choose from; 0 leaves the model unchanged. In a test on 50 music videos, adapting to
+# the most doubtful ones with more than 1 made the predictions of the other videos worse.
 STRENGTHS = (0.0, 0.01, 0.1, 1.0)
 FOLDS, INNER_FOLDS = 5, 3
-# A strength above 0 is chosen only if its loss is lower in this share of resamples of groups.
+# A strength above 0 is chosen only if its loss is below that of 0 in this share of resamples.
 CERTAIN = 0.9
 
 
@@ -66,7 +66,7 @@ class _Inputs:
 
 
 class Adaptation:
-    """Labelled clips, and what is needed to adapt a model to any part of them.
+    """Adaptation of a model to any part of the labelled clips.
 
     `vectors` are features of all clips, NaN for missing ones; the labelled `clips` come first.
     """
@@ -101,7 +101,7 @@ class Adaptation:
         old, true = outputs[:n][known], self._target[:n][known]
         link, others = self.model.heads.heads[0].link, outputs[n:]
         if link == "softmax":
-            # Each class starts with one confirmation.
+            # Each class starts with one correct prediction (a pseudocount).
             predicted = old.argmax(axis=1)
             hits = true[np.arange(len(predicted)), predicted]
             right = 1 + np.bincount(predicted, hits, n_outputs)
@@ -117,9 +117,9 @@ class Adaptation:
         return np.broadcast_to(np.clip(trust, 0, 1) * most, others.shape)
 
     def choose(self, rows: Bools) -> float:
-        """Choose the strength by cross-validation on the clips in `rows`; 0 if none is certain.
+        """Choose the strength by cross-validation on the clips in `rows`; 0 if no gain is certain.
 
-        A change of the anchors' answers counts as a loss with the anchors' weights.
+        The loss includes the change of the anchors' outputs, with the anchors' weights.
         """
         clips, task, before = self.clips, self.clips.task, first_of(self._before)
         n = len(clips.groups)
@@ -199,7 +199,7 @@ def _inputs(head: Head, x: F64) -> _Inputs:
     u = np.concatenate([z @ mixing.T, np.ones((len(z), 1)), z / np.sqrt(z.shape[1])], axis=1)
     if len(u) >= u.shape[1]:
         return _Inputs(head, rows, scores, u, np.eye(u.shape[1]), mixing)
-    # A ridge penalty is the same in any orthonormal basis of the clips' span.
+    # A change to another orthonormal basis of the clips' span does not change a ridge penalty.
     values, turned = np.linalg.eigh(u @ u.T)
     kept = values > 1e-10 * values.max()
     root = np.sqrt(values[kept])
@@ -209,7 +209,7 @@ def _inputs(head: Head, x: F64) -> _Inputs:
 
 
 def _fit(scores: F64, x: F64, target: F64, weights: F64, strength: float, link: Link) -> F64:
-    """Return what minimises the penalised loss of scores + x @ found.T: (outputs, rank)."""
+    """Fit coefficients (outputs, rank) by the penalised loss of scores + x @ coefficients.T."""
     if link == "identity":
         found = []
         for i, w in enumerate(weights.T):

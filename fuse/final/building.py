@@ -32,10 +32,10 @@ from mvemo.fuse.tasks.base import Outcome, Task
 from mvemo.fuse.tasks.regression import Plane, Regression
 from mvemo.manifests.array_types import F64
 
-# Up to this number of features all subsets are scored; otherwise those of a modality, and those
-# without one feature.
+# With more features than this, not all subsets are scored, but only the features of each modality
+# and all features except one.
 MOST_BASES = 5
-# Groups are sets, each with a score of its own, if there are so few of them with so many clips.
+# Groups are data sets, which are scored separately, if there are at most 12 and each has 20 clips.
 MOST_SETS, LEAST_OF_SET = 12, 20
 
 
@@ -65,8 +65,8 @@ def build_model(
     predictors: list[Predictor] = []
     for predictor in ranked:
         needs = set(predictor.features)
-        # A predictor is left out if a better one needs no feature that it does not need. A kernel
-        # head replaces no linear one, because only linear heads learn from corrections.
+        # A predictor is left out if a better one needs only some of its features. A kernel head
+        # never replaces a linear head, because only linear heads learn from corrections.
         is_linear = predictor.name not in models.WITH_KERNEL
         others = [p for p in predictors if not (is_linear and p.name in models.WITH_KERNEL)]
         if not imported & needs and not any(needs.issuperset(p.features) for p in others):
@@ -110,7 +110,7 @@ def _predictors(
     predictors = [predictor_of(results, model) for model in evaluated]
     if models.LATE in layers:
         predictors += [predictor_of(results, m, m.features) for m in part_products(results)]
-    # If scores are equal, the predictor that reads the most features comes first.
+    # Among predictors with equal scores, the one that reads the most features comes first.
     predictors.sort(
         key=lambda p: (
             -np.inf if p.expected["mean"] is None else p.expected["mean"],
@@ -130,7 +130,7 @@ def _predictors(
 
 
 def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
-    """Return the heads that the predictors need, in the precision of the model's file."""
+    """Return the heads that the predictors use, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
     layers = {*filter(models.is_named, (models.LATE if p.bases else p.name for p in predictors))}
     needed = {p.features for p in predictors if not p.bases}
@@ -158,7 +158,7 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
     found = Outcome(y_true, outputs, model.y_pred[valid], results.folds[valid], results.k)
     by_group = per_group(task, found, groups, results.classes)
     if by_group:
-        # A few sets have no quantiles; the residuals of their clips have.
+        # There are too few data sets for quantiles over sets, so clips are used instead.
         groups = [f"{i}" for i in range(len(groups))]
     sets = cross_conformal(y_true, outputs, found.folds, groups, task.link, INTERVAL_SHARE)
     interval = model.intervals.get("primary")
@@ -182,7 +182,7 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
         expected["plane"] = _plane(task.plane, y_true, outputs)
         for name, scores in by_group.items():
             rows = np.array([results.groups[i] == name for i in np.flatnonzero(valid)])
-            # As for new music: neither the heads nor the errors know this set.
+            # This data set is left out, as new music would be: heads and errors are from others.
             plane = _plane(task.plane, y_true[~rows], outputs[~rows])
             scores |= _quadrant_calibration(task.plane, plane, y_true[rows], outputs[rows])
     predictor = Predictor(
@@ -192,7 +192,7 @@ def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = 
 
 
 def _plane(plane: Plane, y_true: F64, outputs: F64) -> dict[str, Any]:
-    """Return the JSON values that `quadrant_of` reads, with the errors of left-out clips."""
+    """Return the JSON values that `quadrant_of` reads; errors are those of out-of-fold outputs."""
     at = [plane.valence, plane.arousal]
     errors = (y_true - outputs)[:, at]
     covariance = (errors.T @ errors / len(errors)).tolist()
@@ -202,7 +202,7 @@ def _plane(plane: Plane, y_true: F64, outputs: F64) -> dict[str, Any]:
 def _quadrant_calibration(
     plane: Plane, stated: Mapping[str, Any], y_true: F64, outputs: F64
 ) -> dict[str, Any]:
-    """Return confidence and ECE (and that of chance) of quadrants, without clips on the centre."""
+    """Return confidence, ECE and ECE by chance of quadrants; skip clips on the plane's centre."""
     rows = (y_true[:, stated["at"]] != plane.centre).all(axis=1)
     right = plane.quadrants(y_true[rows]) == plane.quadrants(outputs[rows])
     confidence = np.array([quadrant_of(values, **stated)[1] for values in outputs[rows]])
@@ -216,7 +216,7 @@ def _quadrant_calibration(
 def per_group(
     task: Task, found: Outcome, groups: Sequence[str], classes: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the scores of each group, which was left out of the training, if groups are sets.
+    """Return the out-of-fold scores of each group, if groups are data sets.
 
     Each has ``n`` clips and, with their 95 % intervals over clips, the primary metric,
     ``quadrant_accuracy`` and ``r TARGET``: lists of the value and both ends.
@@ -245,7 +245,7 @@ def with_limits(
 ) -> Predictor:
     """Return the predictor with the thresholds of its sets, from out-of-fold outputs."""
     usual, optional = (limits(y_true, outputs, groups, link, GRID, o) for o in (False, True))
-    # Rounded up: to 6 digits, as every digit makes the file longer, and to single precision.
+    # Thresholds are rounded up to keep the file small: to 6 digits, or to single precision.
     rounded = np.nextafter(optional.astype(np.float32), np.float32(np.inf))
     return replace(
         predictor,
@@ -299,7 +299,7 @@ def _facts(store: FeatureStore, results: Results, imported: list[str]) -> dict[s
 
 
 def part_products(results: Results) -> list[ModelResult]:
-    """Score out of fold the products of two or more, but not all, single features."""
+    """Score products of two or more, but not all, single features on out-of-fold outputs."""
     singles = {
         m.name: m
         for m in results.models

@@ -1,4 +1,4 @@
-"""Prediction of one clip: the form that commands, files, the page, tags and learning share."""
+"""Prediction of one clip, in the form shared by commands, files, page, tags and learning."""
 
 from __future__ import annotations
 
@@ -107,14 +107,14 @@ class ClipPrediction:
     label: str | Sequence[str] | None = None  # class, or tags that apply
     quadrant: str | None = None  # of predicted valence and arousal
     confidence: float | None = None  # probability of the class or quadrant
-    set: Sequence[str] | None = None  # classes or tags that hold the truth at the coverage
+    set: Sequence[str] | None = None  # classes or tags that contain the truth with the coverage
     doubt: float | None = None  # from 0 to 1 (`Format.doubt`)
-    plane: Mapping[str, float] = field(default_factory=dict)  # by the model's companion
-    # Of `mvemo.pipeline.prediction.relative`; None if not asked for, {} if not known.
+    plane: Mapping[str, float] = field(default_factory=dict)  # from the companion model
+    # Result of `mvemo.pipeline.prediction.relative`; None if not asked for, {} if not known.
     relative: Record | None = None
     cautions: tuple[Caution, ...] = ()
     notes: tuple[str, ...] = ()  # sentences for the user, also on the cautions
-    # Distance from the training clips, divided by the largest usual one; None if not known.
+    # Distance from the training clips, divided by the largest usual distance; None if not known.
     unlikeness: float | None = None
     error: str = ""  # reason why the clip was not predicted
     # ``content`` (digest of its sound and pictures), ``duration`` in seconds, mvemo's ``version``,
@@ -126,7 +126,7 @@ class ClipPrediction:
 
     @property
     def is_predicted(self) -> bool:
-        """Return True if the clip has a prediction; one without any of the tags has one."""
+        """Return True if the clip has a prediction; an empty list of tags is a prediction, too."""
         return self.label not in (None, "") or bool(self.values)
 
     @property
@@ -148,7 +148,7 @@ class ClipPrediction:
         return place_of(self.ratings, self.proba or dict.fromkeys(self.moods, 1.0))
 
     def surer_than(self, least: float) -> ClipPrediction:
-        """Return the clip with the moods of at least this probability; corrections stay."""
+        """Return the clip with only its moods of at least this probability, or all if corrected."""
         if self.is_corrected:
             return self
         is_known = Caution.TRAINED_ON not in self.cautions
@@ -170,7 +170,7 @@ class ClipPrediction:
         return replace(self, cautions=(*self.cautions, caution), notes=(*self.notes, note))
 
     def record(self) -> Record:
-        """Return the JSON object without `facts`; it lacks what is not known."""
+        """Return the JSON object without `facts`; unknown values are left out."""
         names = ("proba", "values", "label", "quadrant", "confidence", "set", "doubt", "unlikeness")
         found: Record = {"path": self.path, "model": self.model}
         known = ((name, getattr(self, name)) for name in names)
@@ -182,7 +182,7 @@ class ClipPrediction:
 
     @classmethod
     def of_record(cls, record: Mapping[str, Any]) -> ClipPrediction:
-        """Return the prediction of a JSON object; ValueError says what is wrong with it."""
+        """Return the prediction in a JSON object; raise ValueError if the object is invalid."""
         names = ("quadrant", "confidence", "set", "doubt", "unlikeness", "relative")
         try:
             proba, values, label = map(record.get, ("proba", "values", "label"))

@@ -19,9 +19,9 @@ from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import Bools
 from mvemo.manifests.labels import label_kind
 
-# Fewest corrected clips of a class from which a score says something.
+# Minimum number of corrected clips per class for a meaningful score.
 PER_CLASS = 5
-# Largest number of clips without a correction that keep a new model near the old one.
+# Maximum number of clips without a correction on which a new model is kept close to the old one.
 MOST_OTHERS = 500
 
 
@@ -74,7 +74,7 @@ def _check(
     path: Path,
     training: str | Path | None,
 ) -> None:
-    """Raise `BadFeatures` if the corrections do not fit the model."""
+    """Raise `BadFeatures` if the model cannot learn from these corrections."""
     if "learned_from" in base.facts:
         was = base.facts["learned_from"]["base"]
         raise BadFeatures(
@@ -173,6 +173,6 @@ def _rows(manifest: manifests.Manifest, catalogue: Cache, path: Path) -> dict[in
 
 
 def _origin(spec: FeatureSpec) -> tuple[Any, ...]:
-    """Return what determines a clip's values, without the windows of longer clips."""
+    """Return the fields of a spec that determine the values of a clip of one window."""
     params = {key: value for key, value in spec.params.items() if key != "windows"}
     return spec.modality, spec.kind, spec.dim, spec.extractor, spec.version, params, spec.weights

@@ -18,7 +18,7 @@ from mvemo.manifests.dimensions import QUADRANTS
 
 # Maximum number of further classes, and of tags, in a row of the terminal's table.
 N_OTHERS, N_TAGS = 2, 5
-# What usual sets and those of `--per-class` hold.
+# Content of usual sets, and of the sets with `--per-class`.
 TRUE_CLASS = (
     "the true class of {}, on average over the classes",
     "the true class of {}, for each class by itself",
@@ -31,7 +31,7 @@ STEPS = 500
 
 
 class Format:
-    """Format of one class among several, from which the formats of other tasks differ."""
+    """Format of predictions of one class; base class of the formats of other tasks."""
 
     # Columns of the terminal's table between the file and the predictor.
     header: tuple[str, ...] = ("label", "confidence", "others")
@@ -43,7 +43,7 @@ class Format:
         asked = model.coverage
         self.sets: Record = {} if asked is None else {"coverage": asked, "set": None}
         if model.coverage is not None:
-            # The set replaces the less likely classes or the probabilities of all tags.
+            # The set replaces the column of less likely classes or of the tags' probabilities.
             self.header = (*self.header[:-1], "set")
 
     def members(self, predictor: Predictor, outputs: F64) -> list[str] | None:
@@ -62,7 +62,7 @@ class Format:
         """Return a clip with the prediction of these outputs."""
         found = self._fields(predictor, outputs)
         if Caution.TRAINED_ON in clip.cautions:
-            # The heads have learned the label of a training clip: its confidence says nothing.
+            # The heads have learned the label of a training clip, so its confidence is meaningless.
             found |= dict.fromkeys(("confidence", "set", "doubt"))
         model = f"{self.model.name}/{predictor.name}"
         return replace(clip, model=model, predictor=predictor, outputs=outputs, **found)
@@ -73,7 +73,7 @@ class Format:
         return {
             "proba": dict(zip(self.model.classes, outputs.tolist(), strict=True)),
             "label": label,
-            # Several tags have no confidence in common.
+            # There is no common confidence of several tags.
             "confidence": float(outputs.max()) if isinstance(label, str) else None,
             "set": self.members(predictor, outputs) if self.sets else None,
             "doubt": self.doubt(outputs),
@@ -84,7 +84,7 @@ class Format:
         return float(1 - outputs.max())
 
     def unknown(self) -> Record:
-        """Return the JSON values that a clip without a prediction has, too."""
+        """Return the JSON values of a clip without a prediction."""
         return {"proba": None, "label": None, "confidence": None, **self.sets}
 
     def csv_columns(self) -> list[str]:
@@ -106,7 +106,7 @@ class Format:
         return [record["label"], shown, self.last_cell(record, 1, N_OTHERS)]
 
     def last_cell(self, record: Mapping[str, Any], first: int, most: int) -> str:
-        """Return the set if one was asked for, otherwise `most` names from rank `first`."""
+        """Return the set, if sets were asked for, or else `most` names from rank `first`."""
         if self.model.coverage is None:
             return _ranked(record["proba"], first, most)
         return ", ".join(record["set"] or "-")
@@ -316,13 +316,13 @@ def quadrant_of(
 ) -> tuple[str, float]:
     """Return the quadrant of predicted valence and arousal, and its probability.
 
-    The errors of left-out clips, of this `covariance`, are taken as normally distributed.
+    Errors are modelled as normal, with the `covariance` of out-of-fold errors.
     """
     away = outputs[at] - centre
     side = np.where(away >= 0, 1.0, -1.0)
     s = np.sqrt(np.diag(covariance)) + 1e-9
     rho = np.clip(covariance[0][1] / np.prod(s) * np.prod(side), -0.999, 0.999)
-    # Both errors, turned to the side of the prediction: valence in steps of equal probability.
+    # Errors are positive away from the centre; valence is in steps of equal probability.
     valence = _normal_steps()
     valence = valence[abs(away[0]) / s[0] + valence >= 0]
     arousal = (abs(away[1]) / s[1] + rho * valence) / np.sqrt(1 - rho**2)

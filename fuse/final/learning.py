@@ -34,9 +34,9 @@ from mvemo.manifests.files import replacing_together
 from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
-# Fewest corrected clips of tags or ratings from which a score says something.
+# Minimum number of corrected clips for a meaningful score of tags or ratings.
 PER_TASK = 20
-# Largest number of further corrections that is stated.
+# Larger numbers of needed corrections are not stated.
 MOST_NEEDED = 1000
 
 
@@ -52,15 +52,15 @@ class LearnScore(TypedDict):
 class LearnResult:
     """Result of learning from corrections; all values are JSON values."""
 
-    # Of the base model, and of models that were adapted or trained without the scored groups;
-    # None if no clip can be scored.
+    # Scores of the base model, and of models adapted or trained without the scored groups; None
+    # if no clip can be scored.
     before: LearnScore | None
     after: LearnScore | None
     interval: list[float] | None  # 95 % interval of the difference of the scores
     n_corrections: int
     enough: bool  # True if the interval excludes 0 and each class has enough clips
-    better: bool  # True if, in addition, the new model is better
-    needed: int | None  # number of further corrections to say more; None if unknown or 0
+    better: bool  # True if `enough` and the new model is better
+    needed: int | None  # number of further corrections needed; None if unknown or 0
     text: str
     model: str  # folder of the new model
 
@@ -202,11 +202,11 @@ def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemorySto
 
 
 def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult:
-    """Compare the models on the scored clips, and say in words what this is worth."""
+    """Compare the models on the scored clips, and describe the result in words."""
     clips, task, n = corrected.clips, corrected.clips.task, len(corrected.clips.groups)
     rows = corrected.scored & complete(before) & complete(after)
     y_true, groups = clips.y_true[rows], [clips.groups[row] for row in np.flatnonzero(rows)]
-    # A model must also be better than one that answers the same for every clip.
+    # A model must also be better than a model with constant outputs.
     models = {"before": before, "after": after, "constant": _constant(clips)}
     outputs = {name: values[rows] for name, values in models.items()}
     scores = [task.primary(y_true, values) for values in outputs.values()]
@@ -249,14 +249,14 @@ def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult
 
 
 def _constant(clips: features.Clips) -> F64:
-    """Return the outputs of a model that answers the same for every clip."""
+    """Return the outputs of a model whose outputs are the same for every clip."""
     return np.broadcast_to(clips.target.mean(axis=1, dtype=np.float64), clips.target.T.shape)
 
 
 def _shortage(
     gain: float, interval: tuple[float, float], n: int, missing: Mapping[str, int]
 ) -> tuple[str, int | None]:
-    """Return why `n` clips are too few, '' if they are not, and how many more are needed."""
+    """Return why `n` clips are too few ('' if they suffice), and how many more are needed."""
     if missing:
         needed = sum(missing.values())
         by_class = ", ".join(f"{name}: {number}" for name, number in missing.items())

@@ -54,7 +54,7 @@ Vectors = Mapping[FeatureKey, F64]
 
 @dataclass(frozen=True)
 class Predictor:
-    """One of a model's ways to predict a clip, from some of its features."""
+    """Part of a model that predicts clips from some of the model's features."""
 
     name: str  # of the evaluated model, or of its fallback if a modality is missing
     features: tuple[str, ...]  # cached features that it needs
@@ -64,14 +64,14 @@ class Predictor:
     expected: Mapping[str, Any]
     # Temperature of the probabilities, fitted on out-of-fold predictions; 1 if none was fitted.
     temperature: float = 1.0
-    # Bases of a product of only some of the single features; otherwise empty.
+    # Bases of a product, if it multiplies only some of the single features; otherwise empty.
     bases: tuple[str, ...] = ()
-    # `mvemo.fuse.conformal.limits` of the out-of-fold outputs, after the temperature: a row for
-    # each coverage of `GRID`; empty if it was not evaluated. `optional` has those of the form
-    # that `OPTIONS` names, in single precision.
+    # `mvemo.fuse.conformal.limits` of the calibrated out-of-fold outputs: a row for each coverage
+    # in `GRID`; empty if there was no evaluation. `optional` are the limits for the sets of
+    # `OPTIONS`, in single precision.
     nonconformity: tuple[tuple[float, ...], ...] = ()
     optional: tuple[tuple[float, ...], ...] = ()
-    limit_groups: int | None = None  # number of groups that these come from
+    limit_groups: int | None = None  # number of groups behind these limits
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class FinalModel:
     heads: SavedHeads  # fitted on all clips
     # Origin of each feature, as in the cache, without the clips that a net was trained on.
     specs: tuple[FeatureSpec, ...]
-    predictors: tuple[Predictor, ...]  # best first; the first one whose features exist predicts
+    predictors: tuple[Predictor, ...]  # best first; the first with all features predicts
     reference: Mapping[FeatureKey, Reference]  # by feature and net
     # Regression: target to ``minimum``, ``maximum``, ``mean`` and ``deviation`` of its labels.
     scale: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class FinalModel:
     date: str = ""  # time at which the folder was written, ISO 8601 in UTC
     # Coverage of the sets; None for predictions without sets.
     asked: Asked | None = None
-    # `spread_of` the training clips by predictor, once it was needed.
+    # Cached `spread_of` the training clips, by predictor.
     spreads: dict[str, F64] = field(default_factory=dict, compare=False)
 
     def __repr__(self) -> str:
@@ -109,7 +109,7 @@ class FinalModel:
 
     @property
     def coverage(self) -> float | None:
-        """Return the share of new clips whose labels shall be in the sets, or None."""
+        """Return the share of new clips whose sets must contain the label, or None."""
         return None if self.asked is None else self.asked.share
 
     @property
@@ -136,7 +136,7 @@ class FinalModel:
         return next((p for p in self.predictors if set(p.features) <= set(features)), None)
 
     def expected_of(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return the scores to expect; the recommended model's include the cost of the choice."""
+        """Return the expected scores; for the recommended model, with the cost of choosing it."""
         nested = self.facts.get("nested") or {"model": None}
         chosen = nested["model"] == predictor.name and nested["mean"] is not None
         return nested if chosen else predictor.expected
@@ -144,8 +144,8 @@ class FinalModel:
     def limit(self, predictor: Predictor, default: float | None = None) -> F64 | None:
         """Return the largest nonconformity in a set, float64 (1,) or (outputs,).
 
-        `default` is the coverage if none was asked. None without a coverage, or if the predictor
-        has no thresholds.
+        `default` is the coverage if the user asked for none. The limit is None if there is no
+        coverage, or if the predictor has no thresholds.
         """
         coverage = self.coverage or default
         optional = self.asked is not None and self.asked.option
@@ -165,7 +165,7 @@ class FinalModel:
         return tuple(spec for spec in self.specs if spec.name == feature)
 
     def alarm(self, predictor: Predictor) -> Mapping[str, Any]:
-        """Return what `reference.fit_references` found for a predictor."""
+        """Return a predictor's alarm from `reference.fit_references`, or {}."""
         return self.facts.get("alarm", {}).get(predictor.name, {})
 
     def trained_on(self, content: str, start: float, duration: float | None) -> bool:
@@ -187,7 +187,7 @@ class FinalModel:
 
 
 def stored_as(spec: FeatureSpec) -> tuple[str, str]:
-    """Return the cached name and digest of a feature; for statistics, of the first sequence."""
+    """Return the name and digest of a feature (of statistics: the first sequence) in caches."""
     if "descriptors" not in spec.params:
         return spec.name, spec.digest
     name = spec.params["order"][0]
@@ -286,7 +286,7 @@ def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
         scale=record["scale"],
         facts=record["facts"],
         training_keys=keys,
-        # A model that is made again from the same clips has the same digest.
+        # A model that is built again from the same clips has the same digest.
         digest=digest_of({key: value for key, value in record.items() if key != "date"}),
         date=record["date"],
     )
@@ -315,7 +315,7 @@ def _tuples(value: Any) -> Any:
 
 
 def asked_of(coverage: float | None, *, per_class: bool, jointly: bool) -> Asked | None:
-    """Return the coverage that these options ask for, or None; raise `BadFeatures` if not one."""
+    """Return the coverage that these options ask for, or None; raise `BadFeatures` if invalid."""
     options = [PER_CLASS] * per_class + [JOINTLY] * jointly
     if len(options) > 1:
         raise BadFeatures(f"{PER_CLASS}, {JOINTLY}: expected one of them, got both")

@@ -19,7 +19,7 @@ from mvemo.manifests.text_table import Tabular
 
 # Columns of a table after those of the outputs, and before relative values.
 NOTES = ("notes", "cautions", "doubt", "unlikeness")
-# Columns of a table that hold texts, and numbers, of a record.
+# Columns of a table with texts of a record, and columns with numbers.
 TEXTS = ("path", "model", "quadrant", "error", "content", "version", "date")
 NUMBERS = ("confidence", "doubt", "unlikeness", "duration", "seconds")
 
@@ -46,7 +46,7 @@ def records(
 
 
 def origin(model: FinalModel) -> Record:
-    """Return what tells two models of one name apart."""
+    """Return the digest and date of a model, which differ between models of the same name."""
     return {"model_digest": model.digest or None, "model_date": model.date or None}
 
 
@@ -76,8 +76,8 @@ def window_rows(model: FinalModel, windows: Sequence[Mapping[str, Any]]) -> list
 def read_predictions(file: Path) -> Iterator[ClipPrediction]:
     """Yield the predictions in a file that ``mvemo predict`` wrote.
 
-    It is a table (CSV, or another that mvemo reads), a JSON list (``.json``), or JSON Lines. Raise
-    `BadFile` if it cannot be read, or if a record is none of ``mvemo predict``.
+    The file is a table (CSV or another format that mvemo reads), a JSON list (``.json``), or JSON
+    Lines. Raise `BadFile` if it cannot be read, or if a record is not from ``mvemo predict``.
     """
     of_json = file.suffix.lower() in (".json", ".jsonl")
     for where, record in _json_records(file) if of_json else _table_records(file):

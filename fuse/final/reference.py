@@ -4,7 +4,7 @@ A clip is unlike the training clips if its mean distance to the nearest of them 
 with their own distances to their neighbours. The squared distances of a predictor's features are
 added, each divided by the number of its axes. Standardised values
 are projected on random axes, which nearly keep distances (Johnson and Lindenstrauss 1984), so that
-a model stays small. Principal axes miss what training clips lack and new ones have.
+a model stays small. Principal axes would miss directions in which only new clips vary.
 
 All limits are measured on training clips and on their dresses (re-encoded, softer or shortened
 copies), if there are any, without the training clips of the same group.
@@ -32,30 +32,30 @@ if TYPE_CHECKING:
     from mvemo.fuse.features import Features, Matrix
     from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, Vectors
 
-# Numbers of nearest training clips, of axes of a feature, and of training clips and dresses kept.
+# Number of neighbours, number of axes per feature, and maximum number of clips and dresses kept.
 NEIGHBOURS, AXES, MOST_CLIPS = 5, 48, 2000
-# Largest standardised value: heads read at most 5, but values beyond tell foreign clips. STEP is
-# that of stored values.
+# Largest standardised value. Heads clip at 5, but larger values help to recognise foreign clips.
+# STEP is the quantisation step of stored values.
 MOST = 8.0
 STEP = MOST / 127
-# Share of the training clips, and of each dress, that are usual; share of folders of such clips
-# that are usual; share of other clips that are called copies.
+# Share of the training clips (and of the clips in each dress) called usual; share of folders of
+# usual clips called usual; share of clips that are no copies but called copies.
 USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
 # Smallest spread around a training clip, as a share of the mean.
 LEAST_SPREAD = 0.1
-# Largest `copy_ratio` of a copy. Of 820 clips of three sets, 4 are below it for a clip of another
-# group, and at least 2 of these are the same song.
+# Largest `copy_ratio` of a copy. Of 820 clips of three data sets, 4 clips of different groups are
+# called copies, and at least 2 of these really are the same song.
 COPY = 0.5
-# Smallest number of clips that are judged as a whole, and number of folders that are drawn.
+# Minimum number of clips in a folder that is compared as a whole, and number of folders drawn.
 FOLDER, DRAWS = 20, 2000
-# Up to this number of groups, these are whole data sets: only the clip itself is left out.
+# With up to this number of groups, groups are data sets: neighbours may be of the same group.
 FEW_GROUPS = 12
 PLAIN = "plain"  # name of the training clips as they are
 
 
 @cache
 def random_axes(dim: int) -> F64:
-    """Return the axes of a feature, float64 (dim, axes); its columns if it has few."""
+    """Return random axes of a feature, float64 (dim, axes), or its columns if it has few."""
     if dim <= AXES:
         return np.eye(dim)
     # All versions of NumPy draw the same numbers from `RandomState`.
@@ -98,7 +98,7 @@ def distances(
 ) -> F64:
     """Return the distances of clips to the training clips, float64 (clips, training clips).
 
-    The square of a feature is the mean over its nets. Infinite if one of the clips lacks a feature.
+    Squares are averaged over the nets of a feature. Infinite if one of the clips lacks a feature.
     """
     squares = [
         mean_finite(
@@ -119,17 +119,17 @@ def spread_of(
 ) -> F64:
     """Return the distance of each row of `places` to other clips, float64 (rows,)."""
     places = {key: r.places for key, r in reference.items() if key[0] in features}
-    # The nearest of all is the clip itself, or the clip of a dress.
+    # The nearest clip is left out: it is the clip itself, or the original of a dress.
     found = np.sort(distances(reference, features, places)[:, :n_plain], axis=1)[:, 1:]
     spread = neighbour_distance(found)
-    # Copies of one clip do not make all others distant.
+    # The floor keeps copies, whose spread is 0, from making all other clips distant.
     return np.maximum(spread, LEAST_SPREAD * mean_finite(spread, axis=0))
 
 
 def relative_distance(found: F64, spread: F64) -> F64:
-    """Return the distance of each clip to its neighbours divided by √(their mean `spread`).
+    """Return each clip's distance to its neighbours, divided by √(mean `spread` of these).
 
-    Noise is near the quiet clips, which are near each other.
+    So noise counts as far: it is near quiet clips, but these are nearer to each other.
     """
     nearest = np.argsort(found, axis=1)[:, :NEIGHBOURS]
     return ratio(neighbour_distance(found), np.sqrt(mean_finite(spread[nearest], axis=1)))
@@ -144,7 +144,7 @@ def copy_ratio(found: F64) -> F64:
 def unlikeness(model: FinalModel, predictor: Predictor, vectors: Vectors) -> tuple[F64, Bools]:
     """Return each clip's `relative_distance`, and True for copies of a training clip.
 
-    The unit is the largest usual one; NaN if it is not known.
+    The unit is the largest usual distance; values are NaN if it is not known.
     """
     alarm, reference = model.alarm(predictor), model.reference
     if alarm.get("limit") is None:
@@ -185,7 +185,7 @@ def fit_references(
         x = _taken(matrix, rows)
         if dressed is not None and spec.name in dressed.modality:
             new = _taken(dressed.raw_matrix(spec.name, spec.fold), order)
-            # The dress of a sound has the pictures of its clip.
+            # A dress that changes only the sound keeps the pictures of its original.
             x[len(kept) :] = np.where(np.isnan(new), x[len(kept) :], new)
         x[far[rows]] = np.nan
         whole, key = Reference(scaling.shift, scaling.scale, x[:0]), (spec.name, spec.fold)
@@ -206,7 +206,7 @@ def fit_references(
 def _dresses(
     dressed: Features, features: Features, specs: Sequence[FeatureSpec]
 ) -> tuple[Ints, list[str], Ints]:
-    """Return each dressed clip's row of its clip, its dress, and its own row, in a fixed order."""
+    """Return, per dressed clip in a fixed order, its original's row, its dress and its own row."""
     path, trained = dressed.store.path, features.store.path
     row_of = {clip_id: row for row, clip_id in enumerate(features.store.table.clip_ids)}
     rows, names = [], []
@@ -220,7 +220,7 @@ def _dresses(
         rows.append(row_of[clip])
         names.append(name)
     for spec in specs:
-        # Dresses of sounds need no features of pictures.
+        # For dresses that change only the sound, features of pictures are not needed.
         if spec.modality in dressed.modality.values() and spec.digest not in {
             s.digest for n in dressed.modality for s in dressed.variants[n] if n == spec.name
         }:
@@ -244,13 +244,13 @@ def _taken(matrix: Matrix, rows: Ints) -> F32:
 
 
 def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
-    """Return the JSON values of a predictor's alarm, from what is measured on each clip.
+    """Return the JSON values of a predictor's alarm, from the measures of each clip.
 
     ``limit`` is the largest usual `relative_distance`, ``folder`` the largest usual median of its
     ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
     the share of each dress above the limit, ``usual`` percentiles of the training clips' ratio to
     the limit, ``clips`` the number of training clips as they are, which come first in
-    `Reference.places`. Values are None if all clips are equal, or only two.
+    `Reference.places`. Values are None if all clips are equal, or if there are only two.
     """
     known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
     limit = max(map(_usual, known.values()))
@@ -258,8 +258,8 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
         unknown = dict.fromkeys(("limit", "folder", "copy"))
         return {**unknown, "false_alarms": {}, "usual": [], "clips": 0}
     drawn = np.random.default_rng(0).choice(known[PLAIN] / limit, (DRAWS, FOLDER))
-    # The lower tail of the ratios falls like a power, whose exponent these two quantiles tell: as
-    # few clips are below the limit as shall be called copies, though some may have a twin.
+    # The lower tail of the ratios is modelled as a power law, fitted to two quantiles, because
+    # some training clips may have real copies. The limit is where its share is CALLED_COPIES.
     low, middle = np.nanquantile(copies, (0.05, 0.5))
     exponent = np.log(middle / low) / np.log(0.5 / 0.05) if low else np.inf
     return {

@@ -15,7 +15,7 @@ from mvemo.manifests.array_types import F32, F64, Bools, Ints
 RANK = 64
 # Extra random directions, which make the directions found more accurate.
 EXTRA = 16
-# Up to this number of clips, a feature with more columns than clips is reduced to their span.
+# If there are at most this many clips, and more columns, a feature is reduced to the clips' span.
 SPANNED = 600
 # Directions with less than this share of the largest variance are only rounding errors.
 NEGLIGIBLE = 1e-10
@@ -59,7 +59,7 @@ class Block:
         return product
 
     def set_curvature(self, curvature: F64, penalty: F64) -> None:
-        """Set the divisor of `precondition`; the arguments are (problems,), (problems, outputs)."""
+        """Set the Hessian of `precondition`: curvature (problems,), penalty (problems, outputs)."""
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
         inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])

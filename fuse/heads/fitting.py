@@ -22,9 +22,9 @@ TOLERANCE = 1e-6
 DEFAULT = HeadSettings()
 # Minimum number of classes, or of clips with tags or values, to train a head.
 MIN_DIFFERENT = 2
-# Number of scores (heads x outputs x clips) in one batch: arrays of 1.2 MB; a 32nd of the values of
-# a feature that does not fit in the CPU cache; or 200 MB if every step reads the features from the
-# file. So more heads share a reading.
+# Maximum number of scores (heads x outputs x clips) per batch: arrays of 1.2 MB; 1/32 of the values
+# of a feature larger than the CPU cache; or 200 MB if every step reads the features from the file,
+# so that many heads share a pass over the file.
 BATCH_SCORES, BATCH_SHARE, BATCH_STREAMED = 300_000, 32, 50_000_000
 
 
@@ -158,7 +158,7 @@ def fit_heads(
 
 
 class HeadFitter:
-    """Fitter of heads over one set of feature values, in any number of calls."""
+    """Fits heads over one set of feature values, in one or more calls."""
 
     def __init__(
         self,
@@ -224,7 +224,7 @@ class HeadFitter:
         )
 
     def kernel_head(self, fit: Fit, ridge: KernelRidge, slope: float, target: TargetScale) -> Head:
-        """Convert a kernel head, fitted to the columns of `standardised`, to one over the cache."""
+        """Convert a kernel head over the columns of `standardised` to a head over cached values."""
         factors = self._factors(fit.model).items()
         dims = [self.matrices[name].values.shape[1] for name, _ in factors]
         return Head(
@@ -270,7 +270,7 @@ class HeadFitter:
         return weights[0]
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Return the features scaled for a fit; the result of the last call is cached."""
+        """Return the features standardised for a fit; the last result is cached."""
         rows = _rows_scaled_on(fit)
         if not np.array_equal(self._scaled.rows, rows):
             self._scaled = self._scaled.on(rows)

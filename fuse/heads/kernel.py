@@ -73,14 +73,14 @@ def fit_kernel(unit: F32, target: F64, inner: Ints, weights: F32) -> tuple[Kerne
 
 
 def refit_kernel(unit: F32, target: F64, ridge: float, weights: F32) -> KernelRidge:
-    """Fit a head with a ridge that was chosen; the other arguments are those of `fit_kernel`."""
+    """Fit a head with a given ridge; the other arguments are those of `fit_kernel`."""
     return KernelRidge(
         unit, _dual(kernel(unit, unit), ridge / weights, target.astype(np.float32)), ridge
     )
 
 
 def _dual(gram: F32, ridges: F32, target: F32) -> F32:
-    """Return the dual coefficients of a fit, float32 (clips, outputs); a ridge for each clip."""
+    """Return the dual coefficients of a fit, float32 (clips, outputs); clips have own ridges."""
     # Only fitting needs SciPy, which is slow to import.
     from scipy.linalg import lapack
 

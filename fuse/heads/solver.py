@@ -245,7 +245,7 @@ class _Problems:
             value = loss + t * cross + 0.5 * t * t * square
             rise = np.einsum("pkn,pkn->p", self.residual, along, dtype=float)
             rise += cross + t * square
-            # In single precision the loss itself is too coarse near the end; the slope is not.
+            # In single precision the loss is too coarse near the end, so the slope is compared.
             slack = 1e-6 * np.maximum(1.0, np.abs(self.loss))
             too_far = (value > self.loss + DECREASE * t * slope + slack) | (
                 rise > -CURVATURE * slope

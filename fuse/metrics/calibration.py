@@ -44,8 +44,8 @@ class Reliability:
     def ece_by_chance(self) -> float:
         """Return the ECE to expect if every stated probability were exact; NaN without clips.
 
-        The number of correct predictions in a bin would then be nearly normal with the sum of
-        p (1 - p) as variance, and its mean distance from the sum of p be sqrt(2 variance / pi).
+        The number of correct predictions in a bin would then be nearly normal, with a variance of
+        sum(p (1 - p)), and its mean distance from sum(p) would be sqrt(2 variance / pi).
         """
         total = self.count.sum()
         return float(np.sqrt(2 / np.pi * self.variance).sum() / total) if total else np.nan

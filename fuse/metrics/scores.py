@@ -56,7 +56,7 @@ def kappa_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
 def mcc_of_counts(n_true: F64, n_predicted: F64, n_right: F64) -> F64:
     """Return Matthews' correlation of counts (..., classes); 0 for constant decisions.
 
-    Of more than two classes it is Gorodkin's R_K (Gorodkin 2004, eq. 8).
+    For more than two classes it is Gorodkin's R_K (Gorodkin 2004, eq. 8).
     """
     n = n_true.sum(axis=-1)
     covariance = n_right.sum(axis=-1) * n - (n_true * n_predicted).sum(axis=-1)
@@ -128,7 +128,7 @@ def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
 def best_thresholds(proba: F64, y_true: Ints) -> F64:
     """Return the threshold of each tag that maximises its F1 (inner predictions), float64 (tags,).
 
-    It is the mean of two neighbouring probabilities; of thresholds with equal F1, the highest.
+    A threshold is the mean of two neighbouring probabilities; if F1 is equal, the highest one.
     """
     valid = complete(proba)
     positive, p = y_true[valid].astype(bool), proba[valid]

@@ -16,13 +16,13 @@ from mvemo.fuse.report.text import count, fraction, interval_text, percent
 from mvemo.fuse.results import OTHERS, ModelResult, Results, recommended_model
 from mvemo.manifests.array_types import F64, Bools
 
-# A stated probability and a share of correct answers closer than this are called equal.
+# Mean probability and accuracy are called equal if they differ by less than this.
 CLOSE = 0.03
-# Number of reasons in the sentence on failures.
+# Maximum number of reasons in the sentence on failures.
 _REASONS = 2
 # With more targets than this, the sentence on their spread would be too long.
 _MANY_TARGETS = 4
-# Coverage of the sets of the report, and resamples of its intervals.
+# Coverage of the sets in the report, and number of resamples for the coverage's interval.
 ASKED, N_RESAMPLES = 0.9, 1000
 
 
@@ -191,13 +191,13 @@ def confidence(results: Results, model: ModelResult) -> str:
 
 
 def missing_features(results: Results) -> dict[str, int]:
-    """Return the number of tested clips that lack a feature, for each feature that some lack."""
+    """Map each feature that tested clips lack to the number of these clips."""
     missing = {n: int((~p[results.tested]).sum()) for n, p in results.present.items()}
     return {name: n for name, n in missing.items() if n}
 
 
 def _not_predicted(results: Results) -> str:
-    """State why some tested clips have no prediction; return '' if all have one."""
+    """State why tested clips have no prediction; return '' if all have a prediction."""
     tested = results.tested
     partial = [m for m in results.models if not m.valid[tested].all()]
     if not partial:
@@ -218,7 +218,7 @@ def _not_predicted(results: Results) -> str:
 
 
 def _failures(results: Results) -> str:
-    """State how many clips failed in stage one, and the most common reasons; '' for none."""
+    """State how many clips failed in stage one, and why; return '' if none failed."""
     if not results.failures:
         return ""
     clips = len({clip_id for clip_id, _, _ in results.failures})
@@ -247,7 +247,7 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     """Return how often sets at a coverage of 90 % hold the truth, as JSON values, or None.
 
     Shares and sizes are over all clips and for each output: a class's own clips, the clips with a
-    tag, or a target's ratings. The size of an interval is its width. ``optional`` has the same of
+    tag, or a target's ratings. The size of an interval is its width. ``optional`` is the same for
     the sets with ``option``. Without `intervals` nothing is resampled, and all intervals are None.
     """
     model = recommended_model(results)
@@ -353,7 +353,7 @@ def coverage_table(results: Results, facts: dict[str, Any] | None) -> Table:
             shown = [fraction(values["size"], 2), percent(other["share"])]
             rows.append([name, percent(values["share"]), ends, *shown, fraction(other["size"], 2)])
         if facts["all_at_once"] is not None and len(results.classes) > 1:
-            # A target's share, and that of all targets at once, are of other clips with --jointly.
+            # The share with --jointly is of clips with all targets covered, so it gets its own row.
             once = rows[-1][4]
             rows[-1][4] = "n/a"
             rows.append(["all at once", percent(facts["all_at_once"]), "", "n/a", once, "n/a"])

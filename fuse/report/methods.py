@@ -14,8 +14,8 @@ from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.text_table import escaped
 
-# Score of the best models in 34 studies (r of a target, or MCC), and the ends of the range that the
-# meta-analysis gives for it; no other figure of it is known here.
+# Mean score of the best models in 34 studies (r of a target, or MCC) and, if the meta-analysis
+# states them, the ends of its range.
 META_ANALYSIS: dict[str, tuple[float, ...]]
 META_ANALYSIS = {"valence": (0.67, 0.56, 0.76), "arousal": (0.81, 0.74, 0.86), "mcc": (0.87,)}
 TITLES = {"accuracy": "accuracy", "r2_macro": "R2", "roc_auc_macro": "macro ROC-AUC", "mcc": "MCC"}
@@ -35,9 +35,9 @@ Facts = Mapping[str, Any]
 def methods_facts(metrics: Facts) -> dict[str, Any]:
     """Return the methods text of a run, the content of whose ``metrics.json`` is given.
 
-    ``warning`` says why the scores are no result, if they are none; ``annotators``, ``methods`` and
-    ``comparison`` are texts; each ``text`` of the ``checklist`` is stated by the run, or tells what
-    to add.
+    ``warning`` states why the scores are not results, if so; ``annotators``, ``methods`` and
+    ``comparison`` are texts; each ``text`` of the ``checklist`` is from the run, or states what to
+    add.
     """
     # A run on random labels recommends no model.
     metrics = {**metrics, "choice": None if metrics["permuted"] else metrics["choice"]}

@@ -82,7 +82,7 @@ def published_name(results: Results, model: ModelResult) -> str:
 
 
 def published_beside(results: Results) -> dict[str, Published]:
-    """Return PL20's scores (Table 3; for a net, Table 2) of each model that has them."""
+    """Map models to the scores in PL20 (Table 2 for single nets, Table 3), if there are any."""
     nets = {net: PL20_TABLE_2[name][net] for net, name in CHOSEN_OPTIMIZER.items()}
     figures = {**PL20_TABLE_3, **nets}
     names = {model.name: published_name(results, model) for model in results.models}
@@ -90,7 +90,7 @@ def published_beside(results: Results) -> dict[str, Published]:
 
 
 def all_published_beside(results: Results) -> list[tuple[str, Published]]:
-    """Return all published scores of the models, with the model's name; PL20's are first."""
+    """Return (model, published scores) for all papers; those of PL20 are first."""
     names = [(model.name, published_name(results, model)) for model in results.models]
     return [
         (model, table[name]) for model, name in names for table in SCORES.values() if name in table
@@ -98,7 +98,7 @@ def all_published_beside(results: Results) -> list[tuple[str, Published]]:
 
 
 def published_confusion(results: Results) -> list[list[int]]:
-    """Return Z22's Table 3 in the order of the classes; empty without the model integrated."""
+    """Return Z22's Table 3 in the order of the classes; [] if no model is ``integrated``."""
     if INTEGRATED not in {published_name(results, model) for model in results.models}:
         return []
     known = [c.casefold() for c in CLASSES]

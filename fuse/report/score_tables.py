@@ -26,9 +26,9 @@ _MANY_FOLDS = 12
 CALIBRATION = {"ece": "ECE", "brier": "Brier", "log_loss": "log loss"}
 # Maximum number of listed failures.
 MANY_FAILURES = 500
-# Numbers of clips and of groups that are listed as the hardest.
+# Maximum numbers of hardest clips and hardest groups to list.
 N_CLIPS, N_GROUPS = 20, 15
-# Number of clips of one cell of the confusion matrix that the page can list.
+# Maximum number of clips that the page lists for a cell of the confusion matrix.
 CELL_CLIPS = 50
 # With more classes than MANY_CLASSES, confusion matrices show SHOWN_CLASSES of them.
 MANY_CLASSES, SHOWN_CLASSES = 60, 30
@@ -193,7 +193,7 @@ def outputs_table(results: Results, model: ModelResult) -> Table:
 
 
 def shown_classes(results: Results) -> list[int]:
-    """Return the classes of the confusion matrices: all, or if they are many the most confused."""
+    """Return the classes that confusion matrices show: all or, of many, the most confused."""
     n = len(results.classes)
     if n <= MANY_CLASSES:
         return [*range(n)]
@@ -300,7 +300,7 @@ def hard_clips(results: Results, best: ModelResult) -> tuple[Table, Table]:
 
 
 def _most_often_wrong(results: Results) -> tuple[Table, Table]:
-    """Rank clips by the share of wrong models, then by the true class's mean probability."""
+    """Rank clips by the share of models that are wrong, then by the true class's probability."""
     y_pred = np.stack([model.y_pred for model in results.models])
     valid = np.stack([model.valid for model in results.models])
     wrong = valid & (y_pred != results.y_true)
@@ -342,9 +342,9 @@ def _furthest_off(results: Results, best: ModelResult) -> tuple[Table, Table]:
 
 
 def confused_clips(results: Results, model: ModelResult) -> list[list[dict[str, Any]]]:
-    """Return for each true class (row) and predicted class (column) shown the clips of this cell.
+    """Return the clips in each cell of the shown confusion matrix (true class, predicted class).
 
-    A cell has ``count`` and up to `CELL_CLIPS` ``clips``: id and link, the surest decision first.
+    A cell has ``count`` and up to `CELL_CLIPS` ``clips`` (id and link), most confident first.
     """
     rows = np.flatnonzero(model.valid)
     rows = rows[np.argsort(-model.outputs[rows].max(axis=1), kind="stable")]

@@ -80,7 +80,7 @@ def recommend(results: Results) -> str:
     interval = primary_interval_text(task, choice.nested)
     if interval:
         interval = f" (95 % interval, which allows for other training clips: {interval})"
-    # In a fold of n clips, R2 is too low by about 1 / n.
+    # R2 within a fold of n clips is biased by about -1 / n, so the pooled R2 is stated.
     expected = _mean(results, choice.nested)
     if task.pooled_interval:
         expected = score_text(task, choice.nested.scores[task.primary_metric])
@@ -144,7 +144,7 @@ def _score_and_baseline(results: Results, model: ModelResult) -> str:
         low, high = score_text(task, scores.min), score_text(task, scores.max)
         over_folds = f" on average over folds ({low} to {high}{' %' * task.in_percent})"
     top = best_model(results)
-    # The score to expect differs from the table: it includes the cost of choosing.
+    # The expected score differs from the table's, as it includes the cost of choosing.
     chosen = results.choice is not None and not results.permuted
     which, higher = "In the table the recommended model" if chosen else "The best model", ""
     if top is not None and top.name != model.name:

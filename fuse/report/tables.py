@@ -185,7 +185,7 @@ def cell_of(value: Value, kind: str) -> Cell:
 
 @dataclass(frozen=True)
 class TableStyle:
-    """What a user states about the tables for a paper."""
+    """Options of the tables for a paper."""
 
     columns: tuple[str, ...] = ()  # titles of the columns to keep, besides texts; empty for all
     label: str = ""  # of LaTeX; with several tables, their number follows

@@ -105,7 +105,7 @@ def _table(
 
 
 def _joined(cells: Sequence[Cell]) -> str:
-    """Return the scores of one cell; of several, all but the first have two digits."""
+    """Return the scores of one cell as text; all scores after the first have two digits."""
     first, *others = cells
     values = (cell.value for cell in others)
     shown = [fraction(float(value), 2) if isinstance(value, float) else "n/a" for value in values]

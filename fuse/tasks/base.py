@@ -82,7 +82,7 @@ class Task(ABC):
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: ClassVar[tuple[str, str]]
     field_score: ClassVar[tuple[str, str]]  # score by which meta-analyses compare: key and title
-    # The task with this score as its primary metric; None if it is, or needs thresholds.
+    # Task with this score as its primary metric; None if it is already, or needs thresholds.
     by_field_score: ClassVar[Task | None] = None
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
 
@@ -96,9 +96,9 @@ class Task(ABC):
     baseline_words: str  # description of the baseline within a sentence
     ceiling_name = "one annotator"  # row of the scores that annotators' disagreement allows
     error_title = "error"  # title of the column of `clip_errors`
-    probability_of = ""  # event that a probability is stated for
+    probability_of = ""  # event whose probability is predicted
     probable_words = ""  # items that are given a probability
-    right_words = ""  # verb phrase for the items that are counted as correct
+    right_words = ""  # verb phrase for correct items
     columns_note: ClassVar[str]  # explanation of the columns of the main table
     page_note = ""  # explanation of the columns that only the page shows
     output_columns: ClassVar[tuple[ScoreColumn, ...]]  # of the table of outputs; `output` unset
@@ -178,7 +178,7 @@ class Task(ABC):
 
     @abstractmethod
     def measure(self, y_true: Labels, outputs: F64, y_pred: Labels) -> Measures:
-        """Score clips that all have predictions; without clips, all scores are NaN."""
+        """Score clips, all with predictions; if there are no clips, all scores are NaN."""
 
     def scores(
         self, y_true: Labels, outputs: F64, y_pred: Labels, *, whole: bool = True
@@ -234,7 +234,7 @@ class Task(ABC):
     def share_masks(
         self, y_true: Labels, y_pred: Labels, valid: Bools, n_outputs: int
     ) -> dict[str, Bools]:
-        """Return a mask of its clips, bool (clips,), for each score that is a share of clips."""
+        """Map each score that is a share of clips to a mask of these clips, bool (clips,)."""
         return {}
 
     # Presentation.

@@ -259,7 +259,7 @@ COLUMNS: dict[str, type[Columns]] = {
 
 
 def _spellings(found: Iterable[str], known: Sequence[str]) -> dict[str, str]:
-    """Map each name that spells a known one in another way to it: 1.0 for 1, happy for Happy."""
+    """Map other spellings of known names to these names: 1.0 to 1, happy to Happy."""
     by_form: dict[str, list[str]] = {}
     for name in known:
         by_form.setdefault(_form(name), []).append(name)

@@ -183,7 +183,7 @@ class Regression(Task):
             if few
         ]
         for c in self.output_columns:
-            # With few targets, R2 and r stand there; a mean of several r is useful, too.
+            # With few targets, R2 and r have columns per target; only the mean of r is added.
             if not few or (c.score != "r2" and (c.score != "pearson_r" or len(names) > 1)):
                 title = f"{c.title}, mean" if len(names) > 1 else c.title
                 terminal = not few and c.score == "pearson_r"

@@ -75,11 +75,11 @@ class ClipMedia:
         plans: Sequence[NetSettings] = (),  # nets that will read the clips
         descriptors: Sequence[str] = (),  # names of descriptors, in addition to those of the nets
         require_any: bool = True,  # True to raise BadOption if no clip can be decoded
-        # If the manifest is a part of another manifest: row of each clip in that manifest.
+        # For a part of a manifest: row of each clip in the whole manifest.
         numbers: Sequence[int] | None = None,
     ) -> None:
         self.manifest = manifest
-        # If True, other parts may have a modality that no clip of this part has.
+        # True for a part of a manifest: other parts may have a modality that this part lacks.
         self._is_part = numbers is not None
         # Clip id for each row of the whole manifest; batches are read by these rows.
         rows = range(len(manifest)) if numbers is None else numbers
@@ -115,7 +115,7 @@ class ClipMedia:
     # --- available inputs
 
     def absent(self, modality: str) -> bool:
-        """Return True if no clip has the modality; it is then neither missing nor a failure."""
+        """Return True if no clip has the modality; this is not a failure of the clips."""
         return not (self._is_part or self._has(modality).any())
 
     def usable(self, plan: NetSettings) -> Bools:
@@ -146,7 +146,7 @@ class ClipMedia:
 
     @property
     def settled(self) -> bool:
-        """True if another run would not try to decode any failed clip again.
+        """True if another run would not retry any failed clip.
 
         Clips without a file are settled: a later run notices when their files appear.
         """
@@ -170,7 +170,7 @@ class ClipMedia:
     # --- readers
 
     def batches(self, net: Net, view: ViewSettings | None = None) -> RawBatches:
-        """Return a reader of a net's input by row; without `view` it reads a single window."""
+        """Return a reader of a net's inputs by row; without `view`, of a single window per clip."""
         view, net_input, clip_of = view or ViewSettings(), net.input, self.clip_of
         store, sequences = self._store, self._sequences
         if isinstance(net_input, SequenceInput):

@@ -35,7 +35,7 @@ def media_files(manifest: Manifest) -> dict[str, Path]:
 
 
 def only_sound(manifest: Manifest) -> bool:
-    """Return True if the suffixes of all files are those of audio files."""
+    """Return True if all files have the suffix of an audio file."""
     return {Path(clip.path).suffix.lower() for clip in manifest.clips} <= AUDIO_SUFFIXES
 
 

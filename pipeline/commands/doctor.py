@@ -57,7 +57,7 @@ class Diagnosis:
 
 
 def examine(work: Path, n_clips: int, *, measure: bool = True) -> Iterator[Diagnosis]:
-    """Check installation and machine; with `measure`, estimate the time of `n_clips` clips."""
+    """Check installation and machine; if `measure`, estimate the time for `n_clips` clips."""
     findings, stage_one = check_packages()
     yield from findings
     yield check_work(work)

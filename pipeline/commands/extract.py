@@ -94,7 +94,7 @@ def extract(
     """
     out = out or work / "features.h5"
     run = None
-    # These runs cannot be recalled later.
+    # Runs with one of these options are never skipped as already finished.
     if not any(options[n] for n in ("force", "plan", "retry_failed", "shard", "scheduler")):
         from mvemo.pipeline.stage_one.summary import RepeatableRun
 

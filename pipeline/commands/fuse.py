@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # Copy of the rules in `mvemo.fuse.songs`, so that --help need not import it.
 SONG_RULES = ("mean", "log-mean", "vote")
-# Options with the name of the setting that they set.
+# Options that have the same name as their setting.
 SAME_NAMES = ("seed", "models", "permute_labels", "scale", "repeats", "learning_curve")
 
 stage_two_options = common.together(

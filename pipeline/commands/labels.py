@@ -246,7 +246,7 @@ def audit(features: Path, manifest: Path | None, out: Path | None, **options: An
 def _corrected(
     table: caches.ClipTable, findings: Any, names: Sequence[str], options: dict[str, Any]
 ) -> tuple[list[str], dict[str, str]]:
-    """Return the clips of a corrected copy, and the new groups of clips."""
+    """Return the clips to keep in a corrected copy, and the new group of each moved clip."""
     from mvemo.fuse.audit import first_of_each
 
     group_of = dict(zip(table.clip_ids, table.groups, strict=True))

@@ -402,7 +402,7 @@ def _summarise(clips: manifests.Manifest) -> None:
 
 
 def not_compared_lines(manifest: manifests.Manifest, search: Search) -> list[str]:
-    """Return a line per modality on clips that were not compared, with the first reason."""
+    """Return a line for each modality that some clips could not be compared in."""
     found = defaultdict[str, list[str]](list)
     for clip_id, modality, reason in search.problems:
         found[modality].append(f"{clip_id}: {reason}")

@@ -18,7 +18,7 @@ from mvemo.pipeline.console.messages import tell_notes
 if TYPE_CHECKING:
     from mvemo.extract.nets import Net
 
-# Number of outputs of a net whose published files do not set it.
+# Number of outputs of a net if its published files do not define them.
 DEFAULT_OUTPUTS = 6
 # Number of frames of a clip in the profile of the papers.
 N_FRAMES = 32
@@ -95,7 +95,7 @@ def count_operations(net: Net) -> int | None:
     try:
         return operations(net, "meta")
     except RuntimeError:
-        # Nets that look at the values of their input cannot be measured by shapes only.
+        # Nets whose operations depend on input values cannot run on the meta device.
         return operations(build_net(net.name, 1, **asdict(net.options)).eval(), "cpu")
 
 

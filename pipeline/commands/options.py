@@ -25,7 +25,7 @@ Decorator = Callable[[Any], Any]
 
 
 class Entry(click.types.StringParamType):
-    """Path, pattern or run that is neither empty, such as an unset shell variable, nor a URL."""
+    """Path, pattern or run; empty text (as of an unset shell variable) and URLs are refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text = str(value)
@@ -41,7 +41,7 @@ ENTRY = Entry()
 
 
 class NamedPath(click.Path):
-    """Path that `Entry` admits."""
+    """Path on the command line: not empty, and not a URL."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(path_type=Path, **options)
@@ -61,7 +61,7 @@ class InputPath(NamedPath):
     """Path that must exist, checked before the command imports a slow module."""
 
     def problem(self, path: Path) -> str:
-        # If an unfinished run left rows of a cache, opening the cache says how to get them.
+        # An unfinished run leaves only rows; opening the cache then says how to recover them.
         if not (path.exists() or path.with_name(f"{path.name}.parts").exists()):
             raise BadOption(f"{path}: no such file")
         return ""
@@ -180,7 +180,7 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
 
 
 def old_spelling(old: str, name: str, **keywords: Any) -> Decorator:
-    """Add an option's old name, hidden and kept for one release; see `choose_spelling`."""
+    """Add the old name of an option as a hidden option, see `choose_spelling`."""
     return option(old, name, hidden=True, **keywords)
 
 
@@ -201,7 +201,7 @@ def _model_names(context: Any, parameter: Any, text: str | None) -> tuple[str, .
     return names
 
 
-# These options differ in their help only.
+# These options differ only in their help.
 models_option = partial(typed_option, "--models", str, callback=_model_names)
 seed_option = partial(typed_option, "--seed", click.IntRange(min=0))
 
@@ -414,7 +414,7 @@ class PermutingCommand(click.Command):
     """Command whose option --permute-labels has a number or no value."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give a lone --permute-labels the number 1, so that it does not take an argument."""
+        """Give --permute-labels without a number the number 1, so that it takes no argument."""
         following = [*args[1:], ""]
         full = [
             f"{arg}=1" if arg == "--permute-labels" and not after.isdecimal() else arg
@@ -451,7 +451,7 @@ paper_options = together(
 
 
 def paper_of(options: Mapping[str, Any]) -> tuple[Path | None, Path | None, TableStyle]:
-    """Return the files and the style that `paper_options` state among the options of a command."""
+    """Return the files and the style of tables for a paper, from the options of a command."""
     from mvemo.fuse.report.tables import TableStyle
 
     columns, label, caption = (options[f"table_{n}"] for n in ("columns", "label", "caption"))

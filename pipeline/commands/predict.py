@@ -172,7 +172,7 @@ def _refuse_conflicts(
     for name, (value, why) in whole.items():
         if timeline and value is not None:
             raise BadOption(f"--{name} {why}: leave out --{name} or --timeline")
-    # A shard would drop the clips of the others from the cache.
+    # Each shard would drop the clips of all other shards from the catalogue.
     kept = options["shard"] is not None and options["catalogue"] is not None
     if spread and (timeline or plan or kept):
         other = "--timeline" if timeline else "--plan" if plan else "--cache"
@@ -186,7 +186,7 @@ def _plan(asked: PredictRequest) -> str:
 
     clips, folder, settings = clips_and_settings(asked)
     if all(clip.problem for clip in clips):
-        # Without clips to time, neither torch nor nets are needed.
+        # There is nothing to time, so torch and the nets need not be imported.
         return f"clips: {len(clips)}, {len(clips)} of them cannot be read"
     from mvemo.pipeline.prediction.run import plan_text
 
@@ -196,7 +196,7 @@ def _plan(asked: PredictRequest) -> str:
 def _timelines(
     asked: PredictRequest, windows: Mapping[str, Any], to: Path | None
 ) -> Iterator[tuple[FinalModel, str, list[Record]]]:
-    """Write the timelines, or yield why no clip can be read."""
+    """Write the timelines; if no clip can be read, yield the reasons instead."""
     from mvemo.pipeline.prediction.new_clips import clips_and_settings
 
     clips, folder, settings = clips_and_settings(asked)
@@ -234,7 +234,7 @@ def _show(
     from mvemo.pipeline.prediction.predictions import predictions_table
 
     _, predictions = relative.compared(model, predictions, shown["relative"], "add --relative")
-    # Only relative values need all clips; other lines are printed already.
+    # With --relative, lines can only be printed when all clips are predicted.
     for prediction in predictions if shown["jsonl"] and shown["relative"] else ():
         _echo_line(model, prediction)
     found = records(model, predictions, facts)

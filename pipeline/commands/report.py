@@ -167,7 +167,7 @@ def methods_of_run(run: Path, *, json: bool = False) -> str:
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:
-    """Return the ``metrics.json`` next to predictions that mvemo wrote, or {}."""
+    """Return the content of ``metrics.json`` in the folder of the predictions, or {}."""
     with suppress(BadFile, MissingFile):
         return dict(read_json(predictions.with_name("metrics.json")))
     return {}

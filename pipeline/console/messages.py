@@ -33,7 +33,7 @@ class Verbosity:
     resumable: bool = False  # True if running the same command again continues the work
     told: set[str] = field(default_factory=set)  # notes printed so far
     in_json: bool = False  # True for ``--log-format json``
-    run: str = field(default_factory=lambda: uuid4().hex[:12])  # states the run in JSON lines
+    run: str = field(default_factory=lambda: uuid4().hex[:12])  # id of the run in JSON lines
     start: float = field(default_factory=time.monotonic)
 
 
@@ -46,7 +46,7 @@ _notes: ContextVar[list[str] | None] = ContextVar("_notes", default=None)
 
 @contextmanager
 def silenced() -> Iterator[None]:
-    """Suppress messages like ``--quiet``, while work is only measured."""
+    """Suppress messages inside the context, as ``--quiet`` does."""
     token = _silenced.set(True)
     try:
         yield
@@ -60,7 +60,7 @@ def verbosity() -> Level:
 
 
 def note_resumable() -> None:
-    """If the program is interrupted, make it say that the same command continues the work."""
+    """Make an interruption message say that the same command continues the work."""
     _shared().resumable = True
 
 
@@ -155,7 +155,7 @@ def tell_notes(notes: Iterable[object]) -> None:
 # --- streams
 
 # Control characters except newline and tab, characters that change the direction of text, and
-# surrogates: bytes of file names that are not UTF-8.
+# surrogates, which stand for bytes of file names that are not UTF-8.
 _CONTROL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )

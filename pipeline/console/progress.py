@@ -21,9 +21,9 @@ from mvemo.pipeline.console.messages import escaped, in_program, tell, unguarded
 
 # Minimum number of seconds between two lines; long runs write fewer lines.
 LINE_INTERVAL = 30.0
-# Time of a bar in the first batch of clips, compared with a net's.
+# Assumed time of a bar in the first batch of clips, relative to the bar of a net.
 _SHARES = {"decode": 0.5, "describe": 0.25}
-# Called with the newly finished share of a bar, its title and, at its end, its seconds.
+# Called with the newly finished share of a bar, its title, and its seconds (0 before its end).
 _Whole = Callable[[float, str, float], object]
 _whole: ContextVar[_Whole | None] = ContextVar("_whole", default=None)
 
@@ -35,7 +35,7 @@ def told_as_parts(
     on_steps: Callable[[float, str], object],
     seconds: dict[str, float],
 ) -> Iterator[None]:
-    """Count each bar of clips inside the context, by its title, as a part of `steps` steps.
+    """Inside the context, report each bar as its share of a step instead of drawing it.
 
     `seconds` keeps the time of each bar, by which it counts in the next batch of clips.
     """
@@ -63,12 +63,12 @@ class Progress:
     def __init__(self, title: str, total: int, unit: str = "clip") -> None:
         self.failures = self.kept = self.done = 0
         self._title, self._total, self._unit, self._note = title, total, unit, ""
-        # Steps after which there is a pace; the epochs of a net take about the same time.
+        # Minimum finished steps for a pace; part of a net is enough, as its epochs take equal time.
         self._least = 1e-3 if unit == "net" else 1 - 1e-6
-        # Finished part of the steps that are not done yet, in steps.
+        # Progress inside steps that are not finished, in steps.
         self._ahead = 0.0
         self._start = self._last_line = time.monotonic()
-        # Time and steps from which the pace is measured: those of the first new step.
+        # Start of the measurement of the pace (time, steps), at the first new step.
         self._first: tuple[float, float] | None = None
         self._whole = _whole.get()
         silent = verbosity() == "quiet" or self._whole is not None
@@ -88,7 +88,7 @@ class Progress:
         )
 
     def ahead(self, steps: float, note: str = "") -> None:
-        """Show progress inside unfinished steps, which `step` counts when they are done."""
+        """Show progress inside unfinished steps; call `step` when they are finished."""
         self._ahead += steps
         self._update(note)
 
@@ -145,7 +145,7 @@ class Progress:
         self._update()
 
     def keep(self, count: int) -> None:
-        """Count so many of the finished steps as kept from an earlier run."""
+        """State that `count` of the finished steps were done by an earlier run."""
         self.kept, self._first, self._start = count, None, time.monotonic()
 
     def note(self, text: str) -> None:
@@ -155,7 +155,7 @@ class Progress:
         self._bar.refresh()
 
     def _write_line(self) -> None:
-        """Print a line of progress if no bar is drawn and the last line is old enough."""
+        """Print a line of progress if no bar is drawn and `LINE_INTERVAL` has passed."""
         now = time.monotonic()
         with self._lock:
             wait = max(LINE_INTERVAL, (now - self._start) / 10)

@@ -19,9 +19,9 @@ from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import tell
 
-# Default model where all files have pictures, or if there is no other.
+# Default model if all files have pictures, or if no other model is included.
 DEFAULT = "music-video"
-# Default model of sound. Songs and videos in one call get it, too, so that they share one table.
+# Default model for sound, and for a mix of songs and videos, so that they share one table.
 OF_SOUND = "songs"
 
 FOLDER = Path(__file__).parent
@@ -34,7 +34,7 @@ _EXPECT = {
     "roc_auc_macro": "a clip with a tag ranks above a clip without it in about {:.0%} of pairs",
     "r2_macro": "about {:.0%} of the variance of clips' ratings is explained",
 }
-# Fewest judged clips whose score is stated.
+# Minimum number of judged clips for which a score is stated.
 LEAST_JUDGED = 20
 UNKNOWN = f"unknown on yours: judge {LEAST_JUDGED} clips to see"
 _KINDS: dict[type, str] = {
@@ -42,12 +42,12 @@ _KINDS: dict[type, str] = {
     list: "a list of sentences",
     dict: "a table of sentences",
 }
-# Key of the TOML file to the type of its value. `scale` describes each target of ratings, `unlike`
-# states how well kinds of other clips are told apart, and `elsewhere` how good the model was on
-# other kinds of music.
+# Key of the TOML file to the type of its value. `scale` describes the scale of each rating,
+# `unlike` states how well clips of other kinds are recognised as such, and `elsewhere` how good
+# the model was on other kinds of music.
 KEYS: dict[str, type] = {
     **dict.fromkeys(("title", "data", "groups", "licence", "choices", "use"), str),
-    # Name of a ready model of valence and arousal that reads some of the same features.
+    # Name of an included model of valence and arousal that reads a subset of the features.
     "companion": str,
     **dict.fromkeys(("citations", "avoid"), list),
     **dict.fromkeys(("scale", "unlike", "elsewhere"), dict),
@@ -59,7 +59,7 @@ def boxed_names() -> list[str]:
 
 
 def companion_of(model: FinalModel) -> FinalModel | None:
-    """Return the model of valence and arousal that the card names, if it reads these features."""
+    """Return the card's model of valence and arousal, if its features are among this model's."""
     name = _about(model).get("companion")
     companion = None if name is None else _ready_model(name)
     digests = {spec.digest for spec in model.specs}
@@ -69,12 +69,12 @@ def companion_of(model: FinalModel) -> FinalModel | None:
 
 @cache
 def _ready_model(name: str) -> FinalModel | None:
-    """Return an included model, read once and not for each clip, or None."""
+    """Return an included model (cached), or None if there is no model of this name."""
     return load_model(FOLDER / name) if name in boxed_names() else None
 
 
 def in_words(modalities: Iterable[str]) -> str:
-    """Return modalities as people call them, such as 'sound and pictures'."""
+    """Return modalities in plain words, such as 'sound and pictures'."""
     return " and ".join(IN_WORDS[modality] for modality in modalities)
 
 
@@ -83,7 +83,7 @@ def _about(model: FinalModel) -> dict[str, Any]:
 
 
 def defaults() -> list[str]:
-    """Return the default models that are included, the one of sound first."""
+    """Return the default models that are included; the model for sound comes first."""
     return [name for name in (OF_SOUND, DEFAULT) if name in boxed_names()]
 
 
@@ -116,7 +116,7 @@ def model_folder(name: str | Path) -> Path:
     if str(name) in boxed_names():
         return FOLDER / str(name)
     if folder.is_dir():
-        # The folder is returned because reading it will report the problem.
+        # Reading the folder will report why it is not a model.
         return folder
     raise BadOption(f"--model {name}: expected a folder, or one of {', '.join(boxed_names())}")
 
@@ -214,7 +214,7 @@ def write_hub_card(folder: Path, name: str) -> None:
 def expected_words(model: FinalModel, predictor: Predictor, *, ends: bool = False) -> str:
     """Return a predictor's score to expect on new clips in plain words.
 
-    With `ends`, the scores of sets that were left out of the training have their intervals.
+    With `ends`, scores on data sets that were left out are followed by their intervals.
     """
     sets: dict[str, Any] = predictor.expected.get("per_group") or {}
     if sets:
@@ -246,7 +246,7 @@ def _set_words(scores: Mapping[str, Any], ends: bool) -> str:
 
 
 def elsewhere_words(model: FinalModel) -> list[str]:
-    """Return a sentence for each other kind of music that the model was measured on."""
+    """Return a sentence on the score for each other kind of music that was measured."""
     stated = _about(model).get("elsewhere", {})
     words = [f"On {kind}: {text.rstrip('.')}." for kind, text in stated.items()]
     is_told = not words or model.predictors[0].expected.get("per_group")  # by `expected_words`
@@ -277,7 +277,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _scores(model: FinalModel) -> list[str]:
-    """Return a line per predictor; a clip is predicted by the first whose features it has."""
+    """Return a line per predictor; the first one whose features a clip has predicts it."""
     task = task_of(model.task)
     key, title = task.field_score
     rows = [("  model", "needs", task.primary_title, "95 % interval", title)]
@@ -286,7 +286,7 @@ def _scores(model: FinalModel) -> list[str]:
         last = "" if other is None else f"{other:.3f}"
         needs, cells = in_words(predictor.modalities), score_cells(predictor.expected)
         rows.append((f"  {predictor.name}", needs, *cells, last))
-    # Models of earlier versions do not state the last column.
+    # Models of earlier versions lack the score of the last column.
     n = 5 if any(row[-1] for row in rows[1:]) else 4
     return align_columns([row[:n] for row in rows], left=(0, 1))
 
@@ -345,7 +345,7 @@ def score_cells(expected: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _wrap(text: str, indent: str = "", first: str | None = None) -> list[str]:
-    """Break a text into lines; an empty text gives none."""
+    """Break a text into lines; an empty text has no lines."""
     first = indent if first is None else first
     lines = textwrap.wrap(text, WIDTH - len(indent), break_on_hyphens=False)
     return [(indent if i else first) + line for i, line in enumerate(lines)]

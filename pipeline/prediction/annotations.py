@@ -1,7 +1,7 @@
 """Timelines as annotation files for other programs.
 
-Each window stands for the time from half-way to its neighbour before to half-way to the one
-after; neighbours of the same label are joined. Times are in seconds from the clip's start.
+Each window stands for the time from the midpoint to the previous window to the midpoint to the
+next; neighbours of the same label are joined. Times are in seconds from the clip's start.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _stamp(seconds: float, point: str) -> str:
 
 
 def _without_gaps(intervals: Sequence[Interval], end: float) -> list[Interval]:
-    """Return the intervals with empty ones between them: tiers of Praat cover all the time."""
+    """Fill gaps with empty intervals, because a tier of Praat must cover the whole duration."""
     filled: list[Interval] = []
     time = 0.0
     for start, stop, text in [*intervals, (end, end, "")]:

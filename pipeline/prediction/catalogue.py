@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 NAME = "catalogue"
 # Names of the features that store the length of each clip, and when it was read.
 RECORD, READ = "clip", "read"
-# Stage of the failure of a clip that cannot be predicted; other stages name modalities.
+# Stage of failures of whole clips; other stages name a modality.
 PREDICT = "predict"
 # Number of stored clips whose vectors are in memory at a time.
 BATCH = 4096
@@ -49,7 +49,7 @@ def batch_reader(maker: FeatureMaker) -> BatchReader:
 class Catalogue:
     """Cache of `EmbeddedClip` by content and segment.
 
-    Clips that are absent from a call of `read` are dropped, or with `keep_absent` kept.
+    A call of `read` drops all clips that it is not given, unless `keep_absent` is True.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Catalogue:
         with locked_cache(path):
             self._earlier, stored = _contents(path)
         self._records = frozenset(spec.digest for spec in stored if spec.name == RECORD)
-        # If the nets are as before, their window is known without them.
+        # The stored length of a window is valid if the nets have not changed since.
         windows = (spec.params["windows"][0] for spec in stored if "windows" in spec.params)
         self._choose(maker.wanted(), next(windows, 0.0))
 
@@ -134,7 +134,7 @@ class Catalogue:
                 ]
 
     def _count_current(self, ids: Mapping[int, str]) -> int:
-        """Return how many of the clips are in the file that the last run closed."""
+        """Return how many of the clips have current values; 0 after an interrupted run."""
         if self._record.digest not in self._records or caches.unfinished_run(self._path)[1]:
             return 0
         with caches.open_cache(self._path) as cache:
@@ -144,7 +144,7 @@ class Catalogue:
     def _names(
         self, clips: Mapping[int, new_clips.NewClip], ids: Mapping[int, str]
     ) -> dict[str, str]:
-        """Return the places of each content by clip id, both sorted, one place per line."""
+        """Map each clip id (content) to the places of its files, sorted, one place per line."""
         places = defaultdict[str, list[str]](list)
         for row, clip_id in ids.items():
             places[clip_id].append(str(clips[row].path.absolute()))
@@ -154,7 +154,7 @@ class Catalogue:
         return dict(sorted(names.items()))
 
     def _open(self, names: Mapping[str, str]) -> caches.CacheWriter:
-        """Return the writer of a cache of clips, given by id with their places."""
+        """Return a cache writer for clips, given as clip id to places."""
         if self._earlier and not self._earlier.keys() & names.keys():
             raise BadOption(
                 f"{self._path}: none of its {len(self._earlier)} clips is among the "
@@ -178,7 +178,7 @@ class Catalogue:
     def _put(self, writer: caches.CacheWriter, clip_id: str, clip: new_clips.EmbeddedClip) -> None:
         for feature, vector in clip.vectors.items():
             if (spec := self._specs.get(feature)) is None:
-                continue  # only a worker can compute it
+                continue  # a feature that only workers can compute
             writer.put(spec, clip_id, spec.key(clip_id), vector.astype(np.float32))
         writer.clear_failures(clip_id)
         stages = [(f"decode:{m}", reason) for m, reason in clip.reasons.items()]
@@ -229,7 +229,7 @@ class Catalogue:
 
 
 def _contents(path: Path) -> tuple[dict[str, str], tuple[caches.FeatureSpec, ...]]:
-    """Return the places by clip id in a catalogue, and the specs of its features."""
+    """Read a catalogue: return its clip ids with their places, and the specs of its features."""
     if not path.exists():
         return {}, ()
     try:

@@ -23,7 +23,7 @@ from mvemo.pipeline.model_nets import plan_of
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net, statistics_vector
 from mvemo.pipeline.prediction.new_clips import Batch, EmbeddedClip, NewClip, windows_of
 
-# Largest number of windows whose decoded media are on the disk at a time.
+# Maximum number of windows whose decoded media are on the disk at the same time.
 BATCH = 24
 # Workers start slowly and need much memory: fewer than `FEW` windows use only one worker.
 FEW, MOST_WORKERS = 8, 4
@@ -71,12 +71,12 @@ class BatchReader:
                         seconds, start = time.monotonic() - start, time.monotonic()
                         each = seconds / len(found)
                         yield [(row, replace(clip, seconds=each)) for row, clip in found]
-                # Clips of different lengths fragment the memory.
+                # Inputs of different lengths fragment the GPU's memory.
                 devices.return_freed_memory()
 
     def _batches(self, clips: Mapping[int, NewClip]) -> Iterator[Batch]:
         batch: Batch = []
-        # The first of many batches is small: when it is done, the remaining time is known.
+        # A small first batch gives an early estimate of the remaining time.
         n, most = 0, min(FEW if len(clips) > BATCH else BATCH, BATCH)
         for row, clip in clips.items():
             windows = windows_of(clip, self.window)

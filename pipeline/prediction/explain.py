@@ -56,13 +56,13 @@ class Explanation:
     seconds: float  # length of the clip
     output: str  # explained class, tag or target
     times: F64  # middle of each time range in seconds, float64 (n,)
-    # Evidence (`Format.evidence`) that is lost without the sound (``audio``) or the pictures
-    # (``video``) of each time range, float64 (n,). Negative values speak against the output.
+    # By modality, loss of evidence (`Format.evidence`) if the sound or the pictures of each time
+    # range are left out, float64 (n,). Negative values are evidence against the output.
     effects: Mapping[str, F64]
     sketch: page.Sketch
 
     def strongest(self, modality: str, most: int = 5, apart: float = 2.0) -> list[int]:
-        """Return the rows of up to `most` strongest time ranges, at least `apart` seconds apart."""
+        """Return the indices of the `most` strongest time ranges that are `apart` seconds apart."""
         effect = self.effects[modality]
         chosen: list[int] = []
         for row in np.argsort(-effect, kind="stable").tolist():
@@ -112,7 +112,7 @@ def explain_clip(
             if settings.output is None
             else classes.index(settings.output)
         )
-        # A clip that is shorter than half a step is one time range.
+        # A clip shorter than half a step has a single time range.
         first = min(settings.step, seconds) / 2
         times = np.arange(first, seconds, settings.step)
         needed = {k: v for k, v in vectors.items() if k[0] in predictor.features}

@@ -40,12 +40,12 @@ class FeatureMaker:
         self.folder = folder
         self.options = settings
         self.model = with_coverage(load_model(folder), settings.coverage)
-        # Reasons by feature why it cannot be computed here, such as missing weights.
+        # Features that cannot be computed here, with the reason, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
         stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
         stated = stage_one.get("settings", {}).get("descriptors", {})
-        # The digests below differ if another version had further settings.
+        # If the version of the model had other settings, the digests below differ.
         known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
         self._descriptors = descriptors = DescriptorSettings(**known)
         for spec in self.model.specs:
@@ -57,7 +57,7 @@ class FeatureMaker:
                 )
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)
-                # Half precision of stored frames hardly changes their statistics.
+                # Frames may be stored in half precision, which hardly changes their statistics.
                 if digest not in (current.digest, in_half_precision(current).digest):
                     raise BadOption(
                         f"{self.folder}: its descriptor {name!r} was computed by another version "
@@ -127,7 +127,7 @@ class FeatureMaker:
             from mvemo.extract.training import devices
 
             device = devices.pick_device(self.options.device)
-            # Most tensors are small: waking a second thread for each takes longer than copying it.
+            # Most tensors are small: waking a second thread takes longer than copying a tensor.
             with threadpool_limits(1, "openmp"):
                 net = model_nets.load_net(
                     spec, len(self.model.classes), self.folder, self.options.weights

@@ -13,15 +13,15 @@ from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.models.boxed import LEAST_JUDGED
 
-# Prediction, and the names, or ratings by target, that a person gave.
+# A prediction, and a person's answer: names of classes or tags, or ratings by target.
 Judged = tuple[ClipPrediction, tuple[str, ...] | dict[str, float]]
 
 
 def judged_words(judged: Iterable[Judged]) -> str:
     """Return the score on judged clips with its 95 % interval; '' for too few clips.
 
-    Ratings have Pearson's r with Fisher's interval; labels, which are right if they are the judged
-    ones, the interval of Clopper & Pearson (1934). Clips of the training data do not count.
+    The score of ratings is Pearson's r with Fisher's interval; that of labels is the share of exact
+    matches with the interval of Clopper & Pearson (1934). Training clips do not count.
     """
     known = [(found, label) for found, label in judged if Caution.TRAINED_ON not in found.cautions]
     n = len(known)
@@ -51,7 +51,7 @@ def _r_words(target: str, known: Iterable[tuple[ClipPrediction, Any]]) -> str:
 def judged_in(
     works: Iterable[Path], predictions: Iterable[ClipPrediction], task: str
 ) -> Iterator[Judged]:
-    """Yield the predictions that people judged and were sure of in these work folders."""
+    """Yield the predictions with a person's confident judgement in these work folders."""
     labels: dict[str, Any] = {}
     for path in (work / "corrections.csv" for work in works if (work / "corrections.csv").exists()):
         try:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
 MOST_WINDOWS = 8
-# Number of files with the suffix of a video that are opened, because some have only sound.
+# Maximum number of video files that are opened to see whether they have pictures.
 MOST_OPENED = 8
 
 
@@ -89,7 +89,7 @@ def clips_and_settings(
 
 
 def warm_up(folder: Path, settings: PredictSettings) -> None:
-    """Start what reads clips: worker processes and PyTorch; download missing weights."""
+    """Import PyTorch, start worker processes, and download missing weights."""
     with _importing_torch(settings):
         pass
     _fetch(folder, settings)
@@ -138,7 +138,7 @@ def find_clips(inputs: Sequence[str], columns: Mapping[str, str] | None = None) 
 
 
 def modalities_of(clips: Sequence[NewClip]) -> tuple[str, ...]:
-    """Return the modalities of clips, judged by their file name extensions."""
+    """Return the modalities of clips, judged by the suffixes of their files."""
     suffixes = {clip.path.suffix.lower() for clip in clips if not clip.problem}
     return ("audio",) if suffixes and suffixes <= scan.AUDIO_SUFFIXES else ("audio", "video")
 
@@ -210,7 +210,7 @@ def _listed(path: Path, columns: Mapping[str, str]) -> list[NewClip]:
 def _recognised(
     table: tables.TableRows, problems: Problems, columns: Mapping[str, str]
 ) -> tables.TableRows:
-    """Return the table with our names of path, start and duration, in a note if they differ."""
+    """Rename the columns of path, start and duration to mvemo's names; print a note if needed."""
     try:
         table = table.with_path()
     except BadText as error:
@@ -299,5 +299,5 @@ class EmbeddedClip:
     date: datetime = field(default_factory=lambda: datetime.now(timezone.utc))
 
 
-# Clips with the keys under which a reader was given them.
+# (key, clip), where a reader was given a mapping from keys to clips.
 Batch = list[tuple[int, EmbeddedClip]]

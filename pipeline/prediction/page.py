@@ -47,7 +47,7 @@ class Sketch:
     ) -> None:
         self.sr = sr
         self.thumbnails = thumbnails
-        # All samples, if they are kept.
+        # All samples, or none if the sound is not kept.
         self.sound: F32 = y / np.float32(gain) if keep_sound else y[:0]
         size = max(round(BAR_SECONDS * sr), 1)
         bars = y[: len(y) // size * size].reshape(-1, size)

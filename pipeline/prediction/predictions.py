@@ -95,7 +95,7 @@ def _plane(model: FinalModel, vectors: Vectors) -> dict[str, float]:
 def _ask_a_person(
     model: FinalModel, predictor: Predictor, clip: ClipPrediction, outputs: F64
 ) -> ClipPrediction:
-    """Add a note to a clip that a person should label, if a coverage was asked for."""
+    """If a coverage was asked for, add a note to clips that a person should label."""
     if model.coverage is None:
         return clip
     reasons = []
@@ -190,7 +190,7 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
 
 
 def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
-    """Return the message and the only record of the timeline of a file that was not predicted."""
+    """Return the message and the single record of a file without a timeline."""
     return f"not predicted: {file}: {problem}", [ClipPrediction(file, error=problem).record()]
 
 
@@ -245,7 +245,7 @@ def legend(
 ) -> list[str]:
     """Return lines on the model, its scores and values; if `brief`, in plain words.
 
-    `measured` is its score on judged clips, which replaces the one to expect.
+    `measured` is its score on judged clips, which replaces the expected score.
     """
     facts, lines = model.facts, []
     used = {p.predictor.name for p in predictions if p.predictor is not None}
@@ -264,7 +264,7 @@ def legend(
                 "cross-validation"
             )
     clips, groups = facts["n_clips"], facts["n_groups"]
-    # With a coverage, the clips' notes say so.
+    # If a coverage was asked for, the notes of the clips include this warning.
     promised = model.task == "regression" and model.coverage is None
     warnings = [model.few_groups(p.predictor) for p in predictions if promised and p.predictor]
     return [

@@ -13,25 +13,25 @@ from mvemo.manifests.array_types import F64
 from mvemo.manifests.dimensions import AROUSAL, QUADRANTS, place_of
 from mvemo.pipeline.console.messages import tell_note
 
-FEWEST = 10  # smallest number of clips that are compared with each other
-MANY, ONE_WORD = 20, 0.7  # number of clips, and share of one word, that make comparing worthwhile
+FEWEST = 10  # minimum number of clips to compare with each other
+MANY, ONE_WORD = 20, 0.7  # comparing is offered for at least MANY clips, if this share has one word
 
 
 def ranks(values: F64) -> F64:
-    """Return (rank - 0.5) / n of values (n, columns) in their columns; ties have the mean rank."""
+    """Return (rank - 0.5) / n within each column of `values` (n, columns); ties share a rank."""
     columns = [(np.sort(column), column) for column in values.T]
     below = [s.searchsorted(c, "left") + s.searchsorted(c, "right") for s, c in columns]
     return np.stack(below, axis=1) / (2 * max(len(values), 1))
 
 
 def compare(clips: Sequence[ClipPrediction]) -> list[Record]:
-    """Return each clip's values relative to all; {} without a prediction, or for few clips.
+    """Return each clip's values relative to all clips; {} if not predicted or too few clips.
 
-    Each rating has ``value``, ``rank`` and ``score``. Classes and tags have them, from 0 to 1, of
-    valence and arousal, or of each output if its words have no place. In the ``quadrant``, ranks
-    from 0.5 on are high.
+    Each rating has ``value``, ``rank`` and ``score``. Classes and tags are placed on the plane of
+    valence and arousal first, from 0 to 1; outputs without a place on it are compared directly. In
+    the ``quadrant``, ranks from 0.5 on are high.
     """
-    # If some clips have no plane, as videos without sound, it is not the measure of the others.
+    # The plane is used only if all clips have one; videos without sound may lack it.
     by_plane = all(clip.plane for clip in clips if clip.is_predicted)
     rows = [_absolute(clip, by_plane) for clip in clips]
     known = [row for row in rows if row]
@@ -51,7 +51,7 @@ def compare(clips: Sequence[ClipPrediction]) -> list[Record]:
 
 
 def _absolute(clip: ClipPrediction, by_plane: bool = False) -> dict[str, float]:
-    """Return the values of a clip that are compared; {} if it was not predicted."""
+    """Return the values of a clip to compare with other clips; {} if it was not predicted."""
     if by_plane and clip.plane:
         return dict(clip.plane)
     if clip.values:
@@ -64,7 +64,7 @@ def _absolute(clip: ClipPrediction, by_plane: bool = False) -> dict[str, float]:
 
 
 def _quadrant(values: Mapping[str, float]) -> str | None:
-    """Return the quadrant around 0 of valence and arousal, or None without them."""
+    """Return the quadrant of valence and arousal around 0, or None if one of them is missing."""
     arousal = next((values[name] for name in AROUSAL if name in values), None)
     if arousal is None or "valence" not in values:
         return None
@@ -87,7 +87,7 @@ def _one_word(model: FinalModel, clips: Sequence[ClipPrediction]) -> str:
 
 
 def _word(model: FinalModel, clip: ClipPrediction) -> str | None:
-    """Return the class of a prediction, otherwise its quadrant, or None."""
+    """Return the class of a prediction, or else its quadrant, or None."""
     if isinstance(clip.label, str):
         return clip.label
     middle = {name: sum(model.ends(name)) / 2 for name in model.scale}
@@ -105,7 +105,7 @@ def _foreign(model: FinalModel, clips: Sequence[ClipPrediction]) -> str:
 def compared(
     model: FinalModel, predictions: Sequence[ClipPrediction], relative: bool, how: str
 ) -> tuple[FinalModel, Sequence[ClipPrediction]]:
-    """Return model and predictions with relative values, or only offer them: `how` gets them."""
+    """Add values relative to all clips if `relative`, else print a note that offers `how`."""
     if foreign := _foreign(model, predictions):
         offer = "" if relative else f", or {how} to compare them with each other"
         tell_note(f"{foreign}: judge 20 of them to see how well it does on them{offer}")

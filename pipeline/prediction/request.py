@@ -24,7 +24,7 @@ MODALITIES = {"audio": ("audio",), "video": ("video",), "both": ("audio", "video
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """Clips to predict, and how."""
+    """Clips to predict, with all options of the prediction."""
 
     inputs: Sequence[str]  # files, folders, name patterns and lists, or one feature file (.h5)
     model_name: str | None = None  # name or folder of the model; None for the default model
@@ -83,7 +83,7 @@ def predict(
 def unreadable(
     folder: Path, clips: Sequence[NewClip], settings: PredictSettings
 ) -> tuple[FinalModel, list[ClipPrediction]]:
-    """Return why clips cannot be read, without importing what would predict them."""
+    """Return the model, and predictions with only the error, without importing PyTorch."""
     from mvemo.fuse.final.clip_prediction import ClipPrediction
     from mvemo.fuse.final.model import load_model, with_coverage
 

@@ -47,7 +47,7 @@ def predict_files(
 ) -> tuple[FinalModel, list[ClipPrediction]]:
     """Predict clips, also from a `catalogue`; call `on_clip` with each finished prediction.
 
-    With `spread`, so many processes or the workers of a Dask scheduler read new clips.
+    `spread` is (number of processes, address of a Dask scheduler or ''), to read new clips.
     """
     maker = FeatureMaker(folder, settings)
     predictions = {}
@@ -75,11 +75,11 @@ def predict_files(
     if readable:
         waiting: dict[int, EmbeddedClip] = {}
         source = Catalogue(catalogue, maker, reader_of=reader_of) if catalogue else reader_of(maker)
-        # Products of single clips are too small for threads, which would only wait.
+        # Matrix products of single clips are too small for several threads.
         with threadpool_limits(1, "blas"), closing(source.read(readable)) as found:
             for batch in found:
                 if maker.model.within_groups:
-                    # Standardising a clip needs all clips of its folder.
+                    # A clip can only be standardised together with all clips of its folder.
                     waiting.update(batch)
                     continue
                 for row, embedded in batch:

@@ -22,7 +22,7 @@ from mvemo.pipeline.prediction.new_clips import (
 )
 from mvemo.pipeline.stage_one import backends, division
 
-# Clips of a task: enough to fill batches, and few enough that processes end together.
+# Number of clips per task: large enough to fill batches, small enough to balance the processes.
 TASK_CLIPS = 32
 
 
@@ -30,7 +30,7 @@ TASK_CLIPS = 32
 class EmbedTask:
     """Clips that one process embeds."""
 
-    model: str  # name or folder; a name is found on other machines, too
+    model: str  # folder, or name (valid on other machines, too)
     clips: tuple[NewClip, ...]
     settings: PredictSettings
 
@@ -39,7 +39,7 @@ class EmbedTask:
         return f"clips {self.clips[0].file} to {self.clips[-1].file}"
 
     def run(self, note: backends.Note) -> tuple[list[EmbeddedClip], dict[str, str]]:
-        """Return the clips in order, and why some features of the model are unavailable."""
+        """Return the embedded clips in order, and the reasons for unavailable features."""
         folder = model_folder(self.model)
         warm_up(folder, self.settings)
         from mvemo.pipeline.prediction.embedding import BatchReader
@@ -57,7 +57,7 @@ class SpreadReader:
 
     @cached_property
     def _facts(self) -> tuple[tuple[str, ...], float]:
-        # The nets of this process embed nothing: the device is one of the workers' machines.
+        # Only workers embed clips, so the device option is for their machines, not for this one.
         options = replace(self._maker.options, device="cpu")
         warm_up(self._maker.folder, options)
         from mvemo.pipeline.prediction.embedding import BatchReader
@@ -79,7 +79,7 @@ class SpreadReader:
             return
         folder, settings = self._maker.folder, self._maker.options
         if not self._scheduler:
-            # Once here, not in every process.
+            # Weights are downloaded once here, and not in every process.
             fetch_model_weights(folder, settings.modalities, but=settings.weights)
         name = folder.name if folder.name in boxed_names() else str(folder.resolve())
         rows = list(clips)
@@ -95,7 +95,7 @@ class SpreadReader:
                 embedded, unavailable = result
                 self._maker.unavailable.update(unavailable)
                 bar.step(len(embedded), failed=sum(not clip.vectors for clip in embedded))
-                # Clips keep the names that were given.
+                # Workers see absolute paths; the returned clips have the user's paths.
                 yield [
                     (row, replace(clip, clip=clips[row]))
                     for row, clip in zip(rows_of[id(task)], embedded, strict=True)

@@ -91,7 +91,7 @@ def follow_clip(
     """Predict every window of a clip; memory does not grow beyond `MOST_SOUND`."""
     seconds = new_clips.clip_seconds(clip)
     spans = settings.windows(seconds)
-    # Two views of several frames in each window are as dense as in a clip of 30 s.
+    # Two views per window are as dense as the views of a clip of 30 s.
     plan = WindowPlan(seconds, spans, view_step=settings.window / 2)
     with maker.open(clip, plan, progress) as read:
         predictions = list[ClipPrediction]()

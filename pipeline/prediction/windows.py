@@ -89,7 +89,7 @@ class ClipWindows:
         return {k: x for k, x in found.items() if len(x) and np.isfinite(x).all()}
 
     def sketch(self, *, keep_sound: bool) -> page.Sketch:
-        """Return what a page shows of the clip."""
+        """Return the waveform, the sound and the thumbnails for a page."""
         request, thumbnails = self.store.request, list[tuple[float, U8]]()
         if request.pictures and "video" not in self.problems:
             times = page.thumbnail_times(self.plan.seconds)
@@ -103,7 +103,7 @@ class ClipWindows:
 
 
 def _times_of(name: str, settings: DescriptorSettings) -> str:
-    """Return the descriptor that holds the times of a descriptor's frames."""
+    """Return the name of the descriptor with the frame times of descriptor `name`."""
     return "times" if settings.framed(name) is settings else "spectrogram_times"
 
 
@@ -120,11 +120,11 @@ class Feature:
         return "video" if self.size else "audio"
 
     def read(self, media: ClipWindows, progress: Progress) -> None:
-        """Take up the media of a clip, and embed its pieces."""
+        """Keep the media of a clip, and embed its pieces."""
         self.media = media
 
     def vector(self, window: Span, without: Span | None = None) -> F64:
-        """Return the vector of a window, float64 (dim,), omitting the range `without`, or ()."""
+        """Return the vector of a window without the range `without`, float64 (dim,) or empty."""
         raise NotImplementedError
 
 
@@ -146,7 +146,7 @@ class Statistics(Feature):
 class NetFeature(Feature):
     """Feature of a net."""
 
-    input: Any  # of a piece, or of the net if it has no pieces
+    input: Any  # input of a piece, or of the net if it has no pieces
 
     def __init__(self, net: Net, spec: FeatureSpec) -> None:
         self._net, self._spec = net, spec
@@ -251,7 +251,7 @@ class Pieces(NetFeature):
 
 
 class SoundPieces(Pieces):
-    """Consecutive patches of sound; the input windows of a net without patches.
+    """Consecutive patches of sound or, for nets without patches, input windows.
 
     With `WindowPlan.piece_step` they may overlap, and those at both ends are padded with silence.
     """
@@ -308,7 +308,7 @@ class PicturePieces(Pieces):
 
 
 def _inside(spans: F64, window: Span, without: Span | None = None) -> Ints:
-    """Return the pieces with their middle in a window, or else the piece around its middle."""
+    """Return the pieces whose middle is in a window, or else the piece at the window's middle."""
     rows = np.arange(*np.searchsorted(spans.mean(axis=1), window))
     if not len(rows):
         middle = sum(window) / 2
@@ -317,7 +317,7 @@ def _inside(spans: F64, window: Span, without: Span | None = None) -> Ints:
 
 
 def feature_of(spec: FeatureSpec, net: Net | None, plan: WindowPlan) -> Feature:
-    """Return a feature of a model, by its net or, if it has none, from descriptors."""
+    """Return the `Feature` for a spec: of a net, or of descriptors if `net` is None."""
     if net is None:
         return Statistics(spec)
     if isinstance(net.input, SequenceInput):
@@ -376,7 +376,7 @@ def read_windows(
             if feature.modality not in read.problems
             and not (feature.descriptors and any(undescribed))
         }
-        # The features have half of the work.
+        # Embedding counts as half of the work.
         each = 0.5 / max(len(read.features), 1)
         for i, feature in enumerate(read.features.values()):
             feature.read(read, lambda share, i=i: progress(0.4 + each * (i + share)))  # type: ignore[misc]

@@ -38,13 +38,13 @@ TASKS = "mvemo.pipeline.stage_one.tasks"
 DO_TASK = f"{TASKS}:do_task"
 # Called with the state of a training, or with the number of newly finished clips.
 Note = Callable[[str | float], object]
-# Maximum number of processes that are started before it is known how many clips there are.
+# Maximum number of processes to start before the number of clips is known.
 MOST_READERS = 4
 # Timeout in seconds for a Dask scheduler, and for its workers.
 CONNECT_SECONDS = 10.0
 # Maximum number of attempts at each task on Dask.
 ATTEMPTS = 3
-# Errors that would occur again at another attempt.
+# Errors that would occur again, so the task is not repeated.
 _FINAL = (TrainingDiverged, ClipFailed)
 # Address with an optional protocol of Dask; the default is tcp.
 _ADDRESS = re.compile(r"(?:(?:tcp|tls|ucx|ws|wss)://)?(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):(\d{1,5})")
@@ -66,7 +66,7 @@ Done = tuple[RunTask, Any]
 class Backend:
     """Function that runs tasks, in worker processes or on Dask."""
 
-    # Yields tasks with their results in the order in which they finish, and calls the `Note`.
+    # Yields tasks with their results as they finish, and calls `Note` with their progress.
     do: Callable[[Sequence[RunTask], Note], Iterator[Done]]
     processes: int  # number of concurrent tasks
 
@@ -180,11 +180,11 @@ def connected(address: str) -> Iterator[Any]:
         raise BadOption(
             "--backend dask needs the package distributed: pip install '.[dask]' in mvemo's folder"
         ) from None
-    # mvemo reports lost workers and schedulers itself; Dask sets a level for each logger.
+    # mvemo reports lost workers and schedulers itself. Dask sets the levels of these loggers.
     for name in ("distributed", "distributed.client", "distributed.scheduler"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     written = _ADDRESS.fullmatch(address)
-    # The address is checked here, because the client would wait for an answer.
+    # With an invalid address, the client would wait until its timeout.
     if written is None or not 1 <= int(written[2]) <= 65535:
         raise _no_scheduler(address, "expected tcp://HOST:PORT")
     try:
@@ -209,7 +209,7 @@ def _no_scheduler(address: str, why: str) -> BadOption:
 
 
 def check_workers(client: Any, address: str, folders: Sequence[Path]) -> int:
-    """Check that all workers have torch, this version of mvemo, and the folders; count them."""
+    """Check that all workers have torch, this mvemo and the folders; return their number."""
     ours = versions()["mvemo"]
 
     def found(package: str) -> dict[str, str]:

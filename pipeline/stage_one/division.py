@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from mvemo.extract.settings import NetSettings, RunSettings
     from mvemo.pipeline.settings import Settings
 
-# Name of a net, and its fold or, for a net that is trained only once, None.
+# Name of a net, and the fold to train it for; None if the net is trained only once.
 Training = tuple[str, "int | None"]
-# Maximum number of clips in a task, and in a first one; a killed worker loses at most these clips.
+# Maximum number of clips per task, and in first tasks; a killed worker loses at most one task.
 BATCH, FIRST = 32, 8
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One of several parts of a run; manifest and settings determine what it contains."""
+    """One of several parts of a run; its clips depend only on the manifest and the settings."""
 
     number: int  # from 1
     count: int

@@ -25,7 +25,7 @@ from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Minimum duration in seconds of a run on a CPU for which a note is printed.
 LONG = 3600.0
-# Upper bound of the cost of a window: a run that it puts below `LONG` is not measured.
+# Upper bound of the cost of a window: if a run takes less than `LONG` at it, nothing is timed.
 SLOWEST = cost.NetCost(5.0)
 
 
@@ -33,8 +33,8 @@ SLOWEST = cost.NetCost(5.0)
 class _NetForecast:
     """Work and cost of one net."""
 
-    # Numbers of trainings that are to be done and that are done ("-" if the protocol trains
-    # nothing), of embeddings to compute over all trainings, and of those in the cache.
+    # Numbers of trainings to do and of finished ones ("-" if the protocol trains nothing), of
+    # embeddings to compute over all trainings, and of embeddings in the cache.
     counts: tuple[object, ...]
     seconds: float  # upper bound, for training and embedding in one process
     n_bytes: int  # memory of the training, or of embedding if nothing is to be trained
@@ -42,7 +42,7 @@ class _NetForecast:
 
 
 def forecast_run(plan: planning.ExtractPlan) -> str:
-    """Forecast a run from kept results, a few timed clips, and one timed pass of each net."""
+    """Forecast a run from existing results, a few timed clips, and a timed pass of each net."""
     # This comes first, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan)
     manifest, settings = plan.manifest, plan.settings
@@ -155,7 +155,7 @@ def _forecast_net(
 def long_run_note(plan: planning.ExtractPlan) -> str:
     """Return a note if a new run takes an hour or more on this CPU, otherwise ''."""
     request = plan.request
-    # A continued run has no note: its progress shows the remaining time.
+    # A continued run needs no note, because its progress shows the remaining time.
     begun = (plan.work / "nets").exists() or plan.request.out.exists()
     if devices.pick_device(plan.run.device).type != "cpu" or begun or request.scheduler:
         return ""

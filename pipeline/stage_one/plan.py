@@ -35,11 +35,11 @@ class ExtractPlan:
     manifest: manifests.Manifest
     nets: tuple[NetSettings, ...]
     table: ClipTable
-    folds: manifests.Folds | None  # None if the clips have a split, and of a part
+    folds: manifests.Folds | None  # None if the clips have a split, or for a part of a run
     facts: dict[str, Any]  # provenance for the cache
     notes: tuple[str, ...]  # notes on omitted nets
     weights: tuple[WeightReport, ...]
-    numbers: tuple[int, ...] | None = None  # of a part: rows of its clips in the whole manifest
+    numbers: tuple[int, ...] | None = None  # for a part: rows of its clips in the manifest
 
     @property
     def settings(self) -> Settings:
@@ -70,7 +70,7 @@ class ExtractPlan:
         )
 
     def for_processes(self, workers: int) -> ExtractPlan:
-        """Return the plan with absolute paths, and the number of decoders of each process."""
+        """Return the plan with absolute paths and `workers` decoders in each process."""
         request, manifest = self.request, self.manifest
         extract = replace(self.settings.extract, workers=workers)
         request = replace(

@@ -73,7 +73,7 @@ def _remove_damaged(path: Path) -> None:
 
 
 def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
-    """Write the clips of a part of a run, and train its nets."""
+    """Write the clips of `part` (a shard, or the whole plan), and train its nets."""
     frozen = plan.run.protocol == "frozen"
     nets, trainings = plan.nets, plan.trainings
     if shard := plan.request.shard:
@@ -82,7 +82,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
         nets = tuple(net for net in nets if net.name in chosen)
     diverged: list[TrainingDiverged] = []
     notes: list[str] = []
-    # A shard with trainings embeds all clips with the trained nets.
+    # A shard that trains nets embeds all clips with them, not only its own clips.
     table = plan.table if trainings else part.table
     with _backend(plan) as backend, CacheWriter(path, table, provenance=plan.facts) as writer:
         spread = None if backend is None else tasks.SpreadRun(plan, writer, backend)
@@ -94,7 +94,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             names, missing = spread.features, tuple(spread.missing)
             settled = spread.settled
         else:
-            # This also uses the clips that workers have read.
+            # The media of clips that workers have read are reused.
             features = _read(part, writer)
             runnable, notes = _runnable(features)
             features.write_descriptors()
@@ -113,7 +113,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             names = features.features
         failures = writer.failures
     if spread is not None and frozen:
-        # Only workers know the files' digests, but rows of equal files have equal keys.
+        # Only workers know the digests of files, but rows of identical files have equal keys.
         with open_cache(path) as cache:
             named = [spec for spec in cache.specs if spec.name in names]
             keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
@@ -122,7 +122,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
         tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
     if diverged:
         raise _divergence(plan, path, diverged, names)
-    # Clips that failed otherwise are tried again, and so are weights that could not be fetched.
+    # A later run retries failures other than decoding, and weights that could not be downloaded.
     settled &= not plan.notes and all(stage.startswith("decode:") for _, stage, _ in failures)
     return ExtractSummary(
         path=plan.request.out,
@@ -162,7 +162,7 @@ def _read(
 
 
 def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[str]]:
-    """Return the nets that can run, and notes on clips that are longer than their inputs."""
+    """Return the nets that can run, and notes on clips that are longer than a net's input."""
     plan, media = features.plan, features.media
     tell_notes(media_files.same_file_notes(plan.manifest, media.digests))
     nets = features.runnable()
@@ -181,11 +181,11 @@ def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[st
 
 
 def _tell_other_level(plan: ExtractPlan) -> None:
-    """Name the stored nets of sound that read it at another level, as those are run again."""
+    """Print which audio nets in the cache used another level, and so will run again."""
     level, out = plan.run.level, plan.request.out
     if out.is_file():
         with open_cache(out) as stored:
-            specs = [spec for spec in stored.specs if spec.weights]  # those of nets
+            specs = [spec for spec in stored.specs if spec.weights]  # only nets have weights
         sound = [s for s in specs if s.modality == "audio" and s.params.get("level") != level]
         if names := list(dict.fromkeys(spec.name for spec in sound)):
             tell(

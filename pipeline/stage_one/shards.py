@@ -37,7 +37,7 @@ SUFFIX = ".shards"
 
 
 class ShardFolder:
-    """Folder of the shards of the cache `out`; the folder need not exist."""
+    """Folder of the shards of the cache `out`; it may not exist yet."""
 
     def __init__(self, out: Path) -> None:
         self.path = out.with_name(f"{out.name}{SUFFIX}")

@@ -38,7 +38,7 @@ class FeatureWriter:
     def read(
         cls, plan: ExtractPlan, writer: PartWriter, trainings: Collection[Training] | None = None
     ) -> FeatureWriter:
-        """Read the clips of a plan, for `trainings` only what their nets take."""
+        """Read the clips of a plan; if `trainings` are given, only the inputs of their nets."""
         descriptors = plan.settings.extract.descriptors if trainings is None else ()
         media = ClipMedia(
             plan.manifest,
@@ -96,7 +96,7 @@ class FeatureWriter:
     ) -> None:
         """Train a net by the protocol, and write embeddings that the cache does not have yet.
 
-        A net that is `frozen` may be given.
+        `frozen` is the net, if it is frozen and already loaded.
         """
         usable, run, table = self.media.usable(net), self.plan.run, self.plan.table
         chosen = self.trainings or trainings_of([net], run, table.folds)
@@ -151,7 +151,7 @@ class FeatureWriter:
         outdated = keys.keys() - writer.current(spec, keys)
         own_spec = protocols.outputs_spec(trained, self.media.manifest)
         own_keys = self._keys(own_spec, usable) if spec.protocol in TRAINED else {}
-        # For a frozen net the keys are empty, and `current` drops outputs of an earlier run.
+        # A frozen net has no outputs: with empty keys, `current` drops those of an earlier run.
         outdated |= own_keys.keys() - writer.current(own_spec, own_keys)
         kept = len(keys) - len(outdated)
         if clips is not None:

@@ -28,18 +28,18 @@ if TYPE_CHECKING:
     from mvemo.pipeline.settings import Settings
 
 FINISHED = "finished.json"
-# Maximum size of the record and of the manifest in bytes. For larger manifests (about 100,000
-# clips), checking the record takes as long as the run that it saves.
+# Maximum size of the record and of the manifest in bytes. For larger manifests (over 100,000
+# clips), checking the record takes as long as the run that it would save.
 _MOST_BYTES = 1 << 25
 # Parts of the summary that the record keeps.
 _KEPT = ("clips", "features", "failures", "missing", "notes")
-# Packages whose code decides what a run does.
+# Packages whose code can change the result of a run.
 _PACKAGES = ("cache", "extract", "manifests", "pipeline")
 # Prefixes of environment variables for folders of weights and visible devices.
 _VARIABLES = ("MVEMO_", "CUDA_", "HIP_", "ROCR_")
 
 
-# Clip id, stage or modality, and reason.
+# (clip id, stage or modality, reason)
 Problem = tuple[str, str, str]
 
 
@@ -145,7 +145,7 @@ class RepeatableRun:
         except (OSError, MvemoError):
             return None
         named = [Path(str(self.options.get(name) or "")) for name in ("profile", "folds")]
-        # All numbers of several processes write and print the same.
+        # The result is the same for any number of processes above 1.
         given = {**self.options, "jobs": self.options.get("jobs") not in (None, 1)}
         request = {
             "options": {name: str(value) for name, value in sorted(given.items())},

@@ -30,7 +30,7 @@ from mvemo.pipeline.stage_one.plan import ExtractPlan
 
 # Loaded nets of this process's last task with frozen nets.
 _frozen = embedding.FrozenNets()
-# Times of the parts of this process's last task for each output file, see `told_as_parts`.
+# Output file to the seconds of each part of this process's last task, see `told_as_parts`.
 _part_seconds: dict[Path, dict[str, float]] = {}
 # Only one task runs at a time, because torch's seeds and switches are global.
 _one_task = threading.Lock()
@@ -59,7 +59,7 @@ class Finished:
 class ClipTask:
     """Clips to decode, to describe, and to embed with frozen nets."""
 
-    plan: ExtractPlan  # of these clips
+    plan: ExtractPlan  # plan of these clips
     stored: StoredRows  # rows of these clips in the cache
 
     @property
@@ -207,8 +207,8 @@ class SpreadRun:
         for spec, keys in finished.requested:
             lost = keys.keys() - self.writer.current(spec, keys)
             lost -= {clip for clip in lost if (clip, f"embed:{spec.name}") in failed}
-            # Outputs are not checked: a failed embedding has none, and its failure names only
-            # the embedding.
+            # A failed embedding also has no outputs, but its failure names only the embedding, so
+            # outputs are not checked.
             if lost and not spec.name.endswith("-outputs"):
                 raise TaskFailed(
                     f"{task.label}: {spec.name} of clip {min(lost)!r} is missing from the shards "
