@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.manifests import Manifest, read_manifest
-from mvemo.pipeline.studies.dresses import dress
+from mvemo.pipeline.studies.degradations import degradation
 
 Row = dict[str, str]
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +38,16 @@ EXTRACT += [word for setting in DESCRIPTORS for word in ("--set", f"descriptors.
 
 MUSICNN = ("--set", "nets.musicnn.options.outputs=units,tags")
 # Copies of some training clips for the alarm, and how many clips of each kind are copied.
-DRESSES = ("mp3-64k", "aac-96k", "opus-64k", "vorbis-96k", "level-15", "lowpass-7k", "excerpt-12")
-N_DRESSED = {"4q": 36, "soundtracks": 24, "mve": 20}
+DEGRADATIONS = (
+    "mp3-64k",
+    "aac-96k",
+    "opus-64k",
+    "vorbis-96k",
+    "level-15",
+    "lowpass-7k",
+    "excerpt-12",
+)
+N_DEGRADATIONED = {"4q": 36, "soundtracks": 24, "mve": 20}
 # What the groups of the model `songs` are called, by folder.
 KINDS = {"4q": "pop and rock", "soundtracks": "film music", "mve": "music videos"}
 # Folder of singing without accompaniment, which no model is made of; number of its clips, and of
@@ -128,14 +136,14 @@ def make(name: str, work: Path) -> None:
     settings = [*EXTRACT, *recipe["extract"]]
     _run(folder, "extract", "clips.csv", *settings)
     clips = read_manifest(folder / "clips.csv", media=False)
-    _write(folder / "dressed.csv", _dressed(clips, work / "sets", work / "dressed"))
-    named = ["--column", "path=file", "--column", "clip_id=name", "--root", "../dressed"]
-    named += ["--out", "dressed-clips.csv", *recipe["import"], "--force"]
-    _run(folder, "manifest", "import", "dressed.csv", *columns, *named)
+    _write(folder / "degraded.csv", _degraded(clips, work / "sets", work / "degraded"))
+    named = ["--column", "path=file", "--column", "clip_id=name", "--root", "../degraded"]
+    named += ["--out", "degraded-clips.csv", *recipe["import"], "--force"]
+    _run(folder, "manifest", "import", "degraded.csv", *columns, *named)
     sound = [word.replace(",effnet", "") for word in settings]
-    _run(folder, "extract", "dressed-clips.csv", *sound, "--work", "dressed")
+    _run(folder, "extract", "degraded-clips.csv", *sound, "--work", "degraded")
     final = ["--final-to", "model", "--about", "about.toml"]
-    final += ["--dresses", "dressed/features.h5", *recipe["fuse"]]
+    final += ["--degradations", "degraded/features.h5", *recipe["fuse"]]
     _run(folder, "fuse", "work/features.h5", *final)
     shutil.rmtree(BOX / name, ignore_errors=True)
     shutil.copytree(folder / "model", BOX / name)
@@ -180,22 +188,24 @@ def _one_set(name: str, sets: Path) -> list[Row]:
     ]
 
 
-def _dressed(clips: Manifest, sets: Path, target: Path) -> list[Row]:
-    """Write dressed copies of some clips' sound; return their rows, the labels of the clips."""
+def _degraded(clips: Manifest, sets: Path, target: Path) -> list[Row]:
+    """Write degraded copies of some clips' sound; return their rows, the labels of the clips."""
     target.mkdir(exist_ok=True)
     table = {row["file"]: row for row in _table(target.parent / clips.name / "index.csv")}
     rows = []
-    for name, count in N_DRESSED.items():
+    for name, count in N_DEGRADATIONED.items():
         own = [clip for clip in clips.clips if clip.path.startswith(f"{name}/")]
         order = np.random.default_rng(0).permutation(len(own))[:count]
         for clip in (own[i] for i in np.sort(order)):
-            for dress_name in DRESSES:
-                # Files of one clip and dress are shared by all models.
-                stem = hashlib.sha256(f"{clip.path} {dress_name}".encode()).hexdigest()[:16]
+            for degradation_name in DEGRADATIONS:
+                # Files of one clip and degradation are shared by all models.
+                stem = hashlib.sha256(f"{clip.path} {degradation_name}".encode()).hexdigest()[:16]
                 found = next(target.glob(f"{stem}.*"), None)
-                path = found or dress(sets / clip.path, dress_name, target / f"{stem}.x")
+                path = found or degradation(
+                    sets / clip.path, degradation_name, target / f"{stem}.x"
+                )
                 label = {**table[clip.path], "file": path.name}
-                rows.append({**label, "name": f"{clip.clip_id}@{dress_name}"})
+                rows.append({**label, "name": f"{clip.clip_id}@{degradation_name}"})
     return rows
 
 

@@ -78,7 +78,7 @@ class FinalSettings:
     folder: Path  # output folder
     work: Path | None = None  # folder of stage one with the trained nets; None for the cache's
     about: Mapping[str, Any] = field(default_factory=dict)  # card text, from `read_about`
-    dresses: Path | None = None  # features of changed copies of the clips, for the alarms
+    degradations: Path | None = None  # features of changed copies of the clips, for the alarms
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,12 @@ def _built(
             "only be saved as a pickle: the model folder has the best of the other models"
         )
     try:
-        with nullcontext() if final.dresses is None else open_cache(final.dresses) as dressed:
-            return build_model(cache, results, settings, preferred, dressed)
+        with (
+            nullcontext()
+            if final.degradations is None
+            else open_cache(final.degradations) as degraded
+        ):
+            return build_model(cache, results, settings, preferred, degraded)
     except MvemoError as error:
         return error
 

@@ -44,12 +44,12 @@ def build_model(
     results: Results,
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
-    dressed: FeatureStore | None = None,
+    degraded: FeatureStore | None = None,
 ) -> FinalModel:
     """Build a model from an evaluation with ``refit=True``.
 
-    `preferred` names its first model. `dressed` has features of changed copies of the clips, named
-    CLIP@DRESS, on which the alarms shall not sound.
+    `preferred` names its first model. `degraded` has features of changed copies of the clips, named
+    CLIP@DEGRADATION, on which the alarms shall not sound.
     """
     if results.permuted:
         raise BadFeatures("the labels are shuffled: to build a model, leave out --permute-labels")
@@ -81,7 +81,7 @@ def build_model(
     # The nets of all folds read the same clips, so the keys of one fold are enough.
     stored = {final_model.stored_as(s)[0]: s.fold for s in specs}
     keys = [store.keys(name, fold) for name, fold in stored.items()]
-    copies = None if dressed is None else Features(dressed, settings)
+    copies = None if degraded is None else Features(degraded, settings)
     reference, alarm = fit_references(features, specs, predictors, copies)
     return FinalModel(
         name=results.name,

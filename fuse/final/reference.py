@@ -6,7 +6,7 @@ added, each divided by the number of its axes. Standardised values
 are projected on random axes, which nearly keep distances (Johnson and Lindenstrauss 1984), so that
 a model stays small. Principal axes would miss directions in which only new clips vary.
 
-All limits are measured on training clips and on their dresses (re-encoded, softer or shortened
+All limits are measured on training clips and on degraded copies (re-encoded, softer or shortened
 copies), if there are any, without the training clips of the same group.
 """
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from mvemo.fuse.features import Features, Matrix
     from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, Vectors
 
-# Number of neighbours, number of axes per feature, and maximum number of clips and dresses kept.
+# Number of neighbours, of axes per feature, and maximum number of clips and degradations kept.
 NEIGHBOURS, AXES, MOST_CLIPS = 5, 48, 2000
 # Largest standardised value. Heads clip at 5, but larger values help to recognise foreign clips.
 # STEP is the quantisation step of stored values.
 MOST = 8.0
 STEP = MOST / 127
-# Share of the training clips (and of the clips in each dress) called usual; share of folders of
-# usual clips called usual; share of clips that are no copies but called copies.
+# Share of the training clips (and of their copies by each degradation) called usual; share of
+# folders of usual clips called usual; share of clips that are no copies but called copies.
 USUAL, USUAL_FOLDERS, CALLED_COPIES = 0.95, 0.95, 0.005
 # Smallest spread around a training clip, as a share of the mean.
 LEAST_SPREAD = 0.1
@@ -69,8 +69,8 @@ class Reference:
 
     mean: F64  # float64 (dim,): means of the training clips
     scale: F64  # float64 (dim,): standard deviations of the training clips
-    # float32 (clips, axes): training clips, then dresses, along the axes, in whole steps; NaN for
-    # clips without the feature; empty in older models.
+    # float32 (clips, axes): training clips, then degraded copies, along the axes, in whole steps;
+    # NaN for clips without the feature; empty in older models.
     places: F32
 
     def project(self, x: F64 | F32) -> F32:
@@ -119,7 +119,7 @@ def spread_of(
 ) -> F64:
     """Return the distance of each row of `places` to other clips, float64 (rows,)."""
     places = {key: r.places for key, r in reference.items() if key[0] in features}
-    # The nearest clip is left out: it is the clip itself, or the original of a dress.
+    # The nearest clip is left out: it is the clip itself, or the original of a degradation.
     found = np.sort(distances(reference, features, places)[:, :n_plain], axis=1)[:, 1:]
     spread = neighbour_distance(found)
     # The floor keeps copies, whose spread is 0, from making all other clips distant.
@@ -169,23 +169,23 @@ def fit_references(
     features: Features,
     specs: Sequence[FeatureSpec],
     predictors: Sequence[Predictor],
-    dressed: Features | None = None,
+    degraded: Features | None = None,
 ) -> tuple[dict[FeatureKey, Reference], dict[str, Any]]:
     """Return the reference of each feature and net, and each predictor's alarm (`_alarm`)."""
     table = features.store.table
     kept = np.sort(np.random.default_rng(0).permutation(len(table))[:MOST_CLIPS])
-    rows, dress = kept, np.full(len(kept), PLAIN, object)
-    if dressed is not None:
-        of_dressed, names, order = _dresses(dressed, features, specs)
-        rows, dress = np.append(rows, of_dressed), np.append(dress, names)
+    rows, degradation = kept, np.full(len(kept), PLAIN, object)
+    if degraded is not None:
+        of_degraded, names, order = _degradations(degraded, features, specs)
+        rows, degradation = np.append(rows, of_degraded), np.append(degradation, names)
     reference, places = {}, {}
     for spec in specs:
         matrix = features.raw_matrix(spec.name, spec.fold)
         scaling, far = fit_scaling(matrix.values, matrix.present)
         x = _taken(matrix, rows)
-        if dressed is not None and spec.name in dressed.modality:
-            new = _taken(dressed.raw_matrix(spec.name, spec.fold), order)
-            # A dress that changes only the sound keeps the pictures of its original.
+        if degraded is not None and spec.name in degraded.modality:
+            new = _taken(degraded.raw_matrix(spec.name, spec.fold), order)
+            # A degradation that changes only the sound keeps the pictures of its original.
             x[len(kept) :] = np.where(np.isnan(new), x[len(kept) :], new)
         x[far[rows]] = np.nan
         whole, key = Reference(scaling.shift, scaling.scale, x[:0]), (spec.name, spec.fold)
@@ -199,30 +199,30 @@ def fit_references(
         found = np.where(same, np.inf, distances(reference, predictor.features, places))
         spread = spread_of(reference, predictor.features, len(kept))
         copies = copy_ratio(found[:, : len(kept)])
-        alarms[predictor.name] = _alarm(relative_distance(found, spread), copies, dress)
+        alarms[predictor.name] = _alarm(relative_distance(found, spread), copies, degradation)
     return reference, alarms
 
 
-def _dresses(
-    dressed: Features, features: Features, specs: Sequence[FeatureSpec]
+def _degradations(
+    degraded: Features, features: Features, specs: Sequence[FeatureSpec]
 ) -> tuple[Ints, list[str], Ints]:
-    """Return, per dressed clip in a fixed order, its original's row, its dress and its own row."""
-    path, trained = dressed.store.path, features.store.path
+    """Return, per degraded clip, its original's row, its degradation and its own row."""
+    path, trained = degraded.store.path, features.store.path
     row_of = {clip_id: row for row, clip_id in enumerate(features.store.table.clip_ids)}
     rows, names = [], []
-    for clip_id in dressed.store.table.clip_ids:
+    for clip_id in degraded.store.table.clip_ids:
         clip, _, name = clip_id.rpartition("@")
         if clip not in row_of or name in ("", PLAIN):
             raise BadFeatures(
-                f"{path}: expected clips named CLIP@DRESS, such as "
+                f"{path}: expected clips named CLIP@DEGRADATION, such as "
                 f"{next(iter(row_of))}@mp3, of clips in {trained}; got {clip_id}"
             )
         rows.append(row_of[clip])
         names.append(name)
     for spec in specs:
-        # For dresses that change only the sound, features of pictures are not needed.
-        if spec.modality in dressed.modality.values() and spec.digest not in {
-            s.digest for n in dressed.modality for s in dressed.variants[n] if n == spec.name
+        # For degradations that change only the sound, features of pictures are not needed.
+        if spec.modality in degraded.modality.values() and spec.digest not in {
+            s.digest for n in degraded.modality for s in degraded.variants[n] if n == spec.name
         }:
             raise BadFeatures(
                 f"{path}: expected the feature {spec.label} as in {trained}: extract both with the "
@@ -243,16 +243,18 @@ def _taken(matrix: Matrix, rows: Ints) -> F32:
     return taken[(np.cumsum(wanted) - 1)[rows]]
 
 
-def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, Any]:
+def _alarm(distance: F64, copies: F64, degradation: NDArray[np.object_]) -> dict[str, Any]:
     """Return the JSON values of a predictor's alarm, from the measures of each clip.
 
     ``limit`` is the largest usual `relative_distance`, ``folder`` the largest usual median of its
     ratio to the limit in a folder, ``copy`` the largest `copy_ratio` of a copy, ``false_alarms``
-    the share of each dress above the limit, ``usual`` percentiles of the training clips' ratio to
-    the limit, ``clips`` the number of training clips as they are, which come first in
+    the share of each degradation above the limit, ``usual`` percentiles of the training clips'
+    ratio to the limit, ``clips`` the number of training clips as they are, which come first in
     `Reference.places`. Values are None if all clips are equal, or if there are only two.
     """
-    known = {n: distance[(dress == n) & np.isfinite(distance)] for n in dict.fromkeys(dress)}
+    known = {
+        n: distance[(degradation == n) & np.isfinite(distance)] for n in dict.fromkeys(degradation)
+    }
     limit = max(map(_usual, known.values()))
     if not limit or not len(known[PLAIN]) or not np.isfinite(copies).any():
         unknown = dict.fromkeys(("limit", "folder", "copy"))
@@ -268,7 +270,7 @@ def _alarm(distance: F64, copies: F64, dress: NDArray[np.object_]) -> dict[str, 
         "copy": min(COPY, float(low * (CALLED_COPIES / 0.05) ** exponent)),
         "false_alarms": {n: float((values > limit).mean()) for n, values in known.items()},
         "usual": np.quantile(known[PLAIN] / limit, np.linspace(0, 1, 101)).round(4).tolist(),
-        "clips": int((dress == PLAIN).sum()),
+        "clips": int((degradation == PLAIN).sum()),
     }
 
 

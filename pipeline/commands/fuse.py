@@ -87,9 +87,9 @@ stage_two_options = common.together(
             "TOML file with texts for the model's card, such as title, data and licence.",
         ),
         typed_option(
-            "--dresses",
+            "--degradations",
             common.INPUT,
-            "Features of changed copies of the clips, named CLIP@DRESS, such as x@mp3: the "
+            "Features of changed copies of the clips, named CLIP@DEGRADATION, such as x@mp3: the "
             "model does not call them unlike its clips.",
         ),
         typed_option(
@@ -161,8 +161,8 @@ def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
                 raise BadOption(f"--final cannot be combined with --{name}: leave out one of them")
         facts = {} if about is None else read_about(about)
         folder = options["final_to"] or out / "model"
-        final = FinalSettings(folder, options["work"], facts, options["dresses"])
-    for name in ("about", "dresses"):
+        final = FinalSettings(folder, options["work"], facts, options["degradations"])
+    for name in ("about", "degradations"):
         if final is None and options[name] is not None:
             raise BadOption(f"--{name} {options[name]}: needs a model: add --final")
     settings = replace(

@@ -1,4 +1,4 @@
-"""Study of robustness: how many decisions of finished models turn when clips are dressed."""
+"""Study of robustness: how many decisions of finished models turn when clips are degraded."""
 
 import re
 import tempfile
@@ -21,7 +21,7 @@ from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.pipeline.console.progress import Progress, told_as_parts
 from mvemo.pipeline.models.boxed import boxed_names, model_folder
 from mvemo.pipeline.prediction import embedding, feature_maker, new_clips, run
-from mvemo.pipeline.studies import dresses as media
+from mvemo.pipeline.studies import degradations as media
 from mvemo.pipeline.studies.comparison import Draft
 
 # Modalities that are read: all, or only one of them.
@@ -30,16 +30,16 @@ VIEWS = (("audio", "video"), ("audio",), ("video",))
 SCORES = {"multiclass": "accuracy", "multilabel": "roc_auc_macro", "regression": "pearson_r_macro"}
 TITLE = "Decisions that turn, and change of the score"
 COLUMNS = (
-    *(Column(name, TEXT) for name in ("model", "by", "dress")),
+    *(Column(name, TEXT) for name in ("model", "by", "degradation")),
     Column("clips"),
     *(Column(name, PERCENT) for name in ("turned", "low", "high")),
     *map(Column, ("score", "change", "change from", "change to")),
 )
-NETS_TITLE = "Mean cosine distance of features from those of the undressed clip"
+NETS_TITLE = "Mean cosine distance of features from those of the original clip"
 NETS_COLUMNS = (*COLUMNS[:1], Column("feature", TEXT), COLUMNS[2], Column("distance"))
 NOTE = (
     "A decision is the class, the tags, or the quadrant of valence and arousal (energy); without "
-    "these, the halves of all ratings. It turns if it differs from that of the undressed clip. "
+    "these, the halves of all ratings. It turns if it differs from that of the original clip. "
     "Intervals are 95 % over groups, from 8 groups on. Scores: accuracy, mean AUC of tags, mean r "
     "of ratings; those of clips that a model was trained on are too good."
 )
@@ -47,13 +47,13 @@ NOTE = (
 
 @dataclass
 class _Tested:
-    """Outputs of one model for clips and their dressed copies; row 0 is the clips themselves."""
+    """Outputs of one model for clips and their degraded copies; row 0 is the clips themselves."""
 
     name: str
     reader: embedding.BatchReader
-    shape: tuple[int, int]  # dresses + 1, clips
-    # By predictor, float64 (dresses + 1, clips, outputs), and by feature its cosine distance from
-    # that of the clip itself, float64 (dresses + 1, clips); NaN if missing.
+    shape: tuple[int, int]  # degradations + 1, clips
+    # By predictor, float64 (*shape, outputs), and by feature its cosine distance from that of the
+    # clip itself, float64 `shape`; NaN if missing.
     outputs: dict[str, F64] = field(default_factory=dict)
     moved: dict[str, F64] = field(default_factory=dict)
 
@@ -86,11 +86,11 @@ class _Tested:
 
 
 def run_robustness(draft: Draft) -> None:
-    """Dress and predict one clip after the other; see `StudyFile` for the options."""
-    study, options, names = draft.study, draft.options, draft.options["dresses"]
+    """Degradation and predict one clip after the other; see `StudyFile` for the options."""
+    study, options, names = draft.study, draft.options, draft.options["degradations"]
     if not names:
-        raise BadOption("--dresses: expected at least one dress, such as mp3-64k")
-    dresses = [media.find_dress(name) for name in names]
+        raise BadOption("--degradations: expected at least one degradation, such as mp3-64k")
+    degradations = [media.find_degradation(name) for name in names]
     manifest = _sample(draft, options["clips"])
     clips = [
         new_clips.NewClip(c.clip_id, manifest.media_path(c), c.start, c.duration)
@@ -104,17 +104,19 @@ def run_robustness(draft: Draft) -> None:
         new_clips.warm_up(model_folder(name), settings)
         reader = embedding.BatchReader(feature_maker.FeatureMaker(model_folder(name), settings))
         tested.append(_Tested(name, reader, (len(names) + 1, len(clips))))
-    with Progress("dress and predict", len(clips)) as bar:
+    with Progress("degradation and predict", len(clips)) as bar:
         for row, clip in enumerate(clips):
             copies, problems = {0: clip}, dict[int, str]()
             part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
             with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
-                for i, (name, dressed) in enumerate(zip(names, dresses, strict=True), 1):
+                for i, (name, degraded) in enumerate(zip(names, degradations, strict=True), 1):
                     # Only files without pictures are known not to have any.
-                    if dressed.modality == "video" and clip.path.suffix.lower() in AUDIO_SUFFIXES:
+                    if degraded.modality == "video" and clip.path.suffix.lower() in AUDIO_SUFFIXES:
                         continue
                     try:
-                        path = media.dress(clip.path, name, Path(work, f"{i}-{name}.copy"), **part)
+                        path = media.degradation(
+                            clip.path, name, Path(work, f"{i}-{name}.copy"), **part
+                        )
                         copies[i] = new_clips.NewClip(clip.file, path)
                     except MvemoError as error:
                         problems[i] = str(error).removeprefix(f"{clip.path}: ")
@@ -132,7 +134,7 @@ def run_robustness(draft: Draft) -> None:
     if not rows:
         reason = next(iter(study.failures.items()), ("", "they have no pictures"))
         raise BadOption(
-            f"no clip was predicted in these dresses: {': '.join(filter(None, reason))}"
+            f"no clip was predicted in these degradations: {': '.join(filter(None, reason))}"
         )
     moved = [row for each in tested for row in _moved(each, names)]
     draft.tables = [
@@ -155,7 +157,7 @@ def _sample(draft: Draft, most: int) -> Manifest:
 def _rows(
     tested: _Tested, names: Sequence[str], manifest: Manifest, resamples: bootstrap.Resamples
 ) -> list[list[Value]]:
-    """Return a row of the table for each predictor and dress that changes what it reads."""
+    """Return a row of the table for each predictor and degradation that changes what it reads."""
     model, rows = tested.model, list[list[Value]]()
     labelled, y_true, columns = _labels(model, manifest)
     task = task_of(model.task)
@@ -166,7 +168,7 @@ def _rows(
             thresholds = tag_thresholds(model, predictor)[columns]
         for i, name in enumerate(names, 1):
             valid = numeric.complete(outputs[0]) & numeric.complete(outputs[i])
-            if media.find_dress(name).modality not in predictor.modalities or not valid.any():
+            if media.find_degradation(name).modality not in predictor.modalities or not valid.any():
                 continue
             turned = (decided[i] != decided[0]).any(axis=-1)
             drawn = resamples.shares(turned[None], valid[None])[0]
@@ -189,7 +191,7 @@ def _rows(
 
 
 def _decisions(model: FinalModel, predictor: Predictor, outputs: F64) -> Ints | Bools:
-    """Return decisions (dresses + 1, clips, n): the class, tags, or the halves of ratings.
+    """Return decisions (degradations + 1, clips, n): the class, tags, or the halves of ratings.
 
     The halves of valence and arousal (or energy) are the quadrant; without them all ratings count.
     """
@@ -219,7 +221,7 @@ def _labels(model: FinalModel, manifest: Manifest) -> tuple[Bools, Any, list[int
 
 
 def _moved(tested: _Tested, names: Sequence[str]) -> list[list[Value]]:
-    """Return a row for each feature and dress that moves it."""
+    """Return a row for each feature and degradation that moves it."""
     return [
         [tested.name, feature, name, float(np.nanmean(values[i]))]
         for feature, values in tested.moved.items()
@@ -229,7 +231,7 @@ def _moved(tested: _Tested, names: Sequence[str]) -> list[list[Value]]:
 
 
 def _notes(tested: Sequence[_Tested], rows: Sequence[Sequence[Value]]) -> list[str]:
-    """Return a sentence for each model on the dress of each kind that turns most decisions."""
+    """Return a sentence for each model: the degradation of each kind that turns most decisions."""
     notes = [NOTE]
     for each in tested:
         worst: dict[str, tuple[float, str]] = {}

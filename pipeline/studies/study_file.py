@@ -60,7 +60,7 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
 }
 # Name of a function -> keys that its study file must have.
 NEEDED: dict[str, tuple[str, ...]] = {
-    "robustness": ("options.models", "options.dresses", "options.clips"),
+    "robustness": ("options.models", "options.degradations", "options.clips"),
     "recipe parts": ("grid.net",),
 }
 # Papers whose published values can be given as a path.

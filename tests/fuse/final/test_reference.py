@@ -1,4 +1,4 @@
-"""Distances from the training clips: limits, dresses, folders and copies of made clips."""
+"""Distances from the training clips: limits, degradations, folders and copies of made clips."""
 
 from dataclasses import replace
 
@@ -27,18 +27,18 @@ from mvemo.fuse.final.reference import (
 
 N, DIM = 240, 12
 TABLE = make_table(N, group_size=1)
-# How far a dress moves a clip; clips themselves have a deviation of 1 in each of the columns.
-DRESSES = {"mp3": 0.1, "cut": 0.5}
+# How far a degradation moves a clip; clips themselves have a deviation of 1 in each of the columns.
+DEGRADATIONS = {"mp3": 0.1, "cut": 0.5}
 
 
 def made(n, seed):
     return np.random.default_rng(seed).normal(size=(n, DIM)).astype(np.float32)
 
 
-def dressed_cache(path, x, names=TABLE.clip_ids, item=None, dresses=DRESSES):
-    """Write the features of every dress of every clip."""
-    ids = tuple(f"{clip}@{dress}" for dress in dresses for clip in names)
-    values = [x + size * made(len(x), 9) for size in dresses.values()]
+def degraded_cache(path, x, names=TABLE.clip_ids, item=None, degradations=DEGRADATIONS):
+    """Write the features of every degradation of every clip."""
+    ids = tuple(f"{clip}@{degradation}" for degradation in degradations for clip in names)
+    values = [x + size * made(len(x), 9) for size in degradations.values()]
     table = make_table(len(ids), group_size=1)
     return write_cache(
         path,
@@ -47,23 +47,23 @@ def dressed_cache(path, x, names=TABLE.clip_ids, item=None, dresses=DRESSES):
     )
 
 
-def model_of(path, dresses=None, table=TABLE, vectors=None):
+def model_of(path, degradations=None, table=TABLE, vectors=None):
     """Return a model of made clips, and its only predictor."""
     write_cache(path, table, vectors or [(spec("music1d", DIM), made(N, 0))])
     with open_cache(path) as cache:
         results = evaluate(cache, plain_settings(refit=True))
-        if dresses is None:
+        if degradations is None:
             return build_model(cache, results)
-        with open_cache(dresses) as dressed:
-            return build_model(cache, results, dressed=dressed)
+        with open_cache(degradations) as degraded:
+            return build_model(cache, results, degraded=degraded)
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """Return the model without dresses and, after it was saved, the one with dresses."""
+    """Return the model without degradations and, after it was saved, the one with degradations."""
     folder = tmp_path_factory.mktemp("reference")
-    dresses = dressed_cache(folder / "dresses.h5", made(N, 0))
-    save_model(folder / "model", model_of(folder / "b.h5", dresses))
+    degradations = degraded_cache(folder / "degradations.h5", made(N, 0))
+    save_model(folder / "model", model_of(folder / "b.h5", degradations))
     return model_of(folder / "a.h5"), load_model(folder / "model")
 
 
@@ -100,14 +100,14 @@ def test_random_axes_keep_distances():
     assert (found.diagonal() == 0).all()
 
 
-def test_no_dress_is_called_unlike_more_often_than_five_in_a_hundred(models):
-    plain, dressed = (model.alarm(model.predictors[0]) for model in models)
+def test_no_degradation_is_called_unlike_more_often_than_five_in_a_hundred(models):
+    plain, degraded = (model.alarm(model.predictors[0]) for model in models)
     assert list(plain["false_alarms"]) == [PLAIN]
-    assert list(dressed["false_alarms"]) == [PLAIN, *DRESSES]
-    assert max(dressed["false_alarms"].values()) == pytest.approx(0.05, abs=0.005)
-    assert dressed["limit"] > plain["limit"]
+    assert list(degraded["false_alarms"]) == [PLAIN, *DEGRADATIONS]
+    assert max(degraded["false_alarms"].values()) == pytest.approx(0.05, abs=0.005)
+    assert degraded["limit"] > plain["limit"]
     new = made(2000, 3)
-    for size in (0, *DRESSES.values()):
+    for size in (0, *DEGRADATIONS.values()):
         changed = new + size * made(2000, 4)
         assert (judged(models[1], changed)[0] > 1).mean() < 0.08
     for model in models:
@@ -153,19 +153,19 @@ def test_clips_of_the_same_group_are_left_out_unless_groups_are_whole_sets(tmp_p
 
 def test_clips_above_a_number_are_left_out_of_the_reference(tmp_path, monkeypatch):
     monkeypatch.setattr(reference, "MOST_CLIPS", 50)
-    dresses = dressed_cache(tmp_path / "d.h5", made(N, 0))
-    models = [model_of(tmp_path / name, dresses) for name in ("a.h5", "b.h5")]
+    degradations = degraded_cache(tmp_path / "d.h5", made(N, 0))
+    models = [model_of(tmp_path / name, degradations) for name in ("a.h5", "b.h5")]
     kept = [model.reference["music1d", None].places for model in models]
     assert len(kept[0]) == 50
     np.testing.assert_array_equal(*kept)
     assert (judged(models[0], made(2000, 3))[0] > 1).mean() < 0.08
 
 
-def test_dresses_without_pictures_have_those_of_their_clips(tmp_path):
+def test_degradations_without_pictures_have_those_of_their_clips(tmp_path):
     pictures = spec("c3d", DIM)
     vectors = [(spec("music1d", DIM), made(N, 0)), (pictures, made(N, 7))]
-    dresses = dressed_cache(tmp_path / "d.h5", made(N, 0), dresses={"same": 0.0})
-    model = model_of(tmp_path / "f.h5", dresses, vectors=vectors)
+    degradations = degraded_cache(tmp_path / "d.h5", made(N, 0), degradations={"same": 0.0})
+    model = model_of(tmp_path / "f.h5", degradations, vectors=vectors)
     for predictor in model.predictors:
         alarms = model.alarm(predictor)["false_alarms"]
         assert alarms["same"] == alarms[PLAIN] <= 0.05
@@ -174,16 +174,16 @@ def test_dresses_without_pictures_have_those_of_their_clips(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"names": [f"other {i}" for i in range(N)]}, "CLIP@DRESS, such as clip 0@mp3"),
-        ({"dresses": {"": 0.1}}, "got clip 0@"),
-        ({"dresses": {"plain": 0.1}}, "got clip 0@plain"),
+        ({"names": [f"other {i}" for i in range(N)]}, "CLIP@DEGRADATION, such as clip 0@mp3"),
+        ({"degradations": {"": 0.1}}, "got clip 0@"),
+        ({"degradations": {"plain": 0.1}}, "got clip 0@plain"),
         ({"item": replace(spec("music1d", DIM), version=2)}, "expected the feature music1d as in"),
     ],
 )
-def test_files_that_are_not_dresses_of_the_clips_are_refused(tmp_path, changes, message):
-    dresses = dressed_cache(tmp_path / "d.h5", made(N, 0), **changes)
+def test_files_that_are_not_degradations_of_the_clips_are_refused(tmp_path, changes, message):
+    degradations = degraded_cache(tmp_path / "d.h5", made(N, 0), **changes)
     with pytest.raises(BadFeatures, match=message):
-        model_of(tmp_path / "f.h5", dresses)
+        model_of(tmp_path / "f.h5", degradations)
 
 
 @pytest.mark.parametrize("values", [made(1, 0), made(2, 0), np.ones((N, DIM), np.float32)])

@@ -101,7 +101,7 @@ REFUSED = [
     ("extract clips.csv --out {tmp}/file/x.h5", "{tmp}/file is a file, not a folder"),
     ("fuse {m} --final --song-level", "--final cannot be combined with --song-level"),
     ("fuse {m} --final --permute-labels", "--final cannot be combined with --permute-labels"),
-    ("fuse {m} --dresses {m}", "--dresses {m}: needs a model: add --final"),
+    ("fuse {m} --degradations {m}", "--degradations {m}: needs a model: add --final"),
     ("cv {m} --models ,", "--models ',': expected at least one name"),
     ("cv {m}", "{m}: expected a feature cache (HDF5 file), got another file"),
     ("labels {m} --models ,", "--models ',': expected at least one name"),

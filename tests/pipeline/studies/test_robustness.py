@@ -1,4 +1,4 @@
-"""The study of robustness: finished models on dressed copies of clips."""
+"""The study of robustness: finished models on degraded copies of clips."""
 
 import csv
 import shutil
@@ -9,7 +9,7 @@ import soundfile
 from stage_samples import refusal, run
 from study_samples import make_set, read_tables, tiny_options
 
-DRESSES = "noise-0,level-25,mp3-64k,fps-5,mono"
+DEGRADATIONS = "noise-0,level-25,mp3-64k,fps-5,mono"
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def study(folder, clips, out, *options):
 
 
 def test_decisions_that_turn_and_scores_are_counted(made, tmp_path, capsys):
-    dresses = ("--dresses", DRESSES)
-    assert study(made, made / "new" / "manifest.csv", tmp_path, *dresses) == 0
+    degradations = ("--degradations", DEGRADATIONS)
+    assert study(made, made / "new" / "manifest.csv", tmp_path, *degradations) == 0
     assert "decisions" in capsys.readouterr().out
     record = read_tables(tmp_path, "robustness")
     rows = {row[2]: row[3:] for row in record["tables"]["decisions"]["rows"]}
@@ -65,7 +65,7 @@ def test_a_folder_without_labels_and_with_a_bad_file(made, tmp_path, capsys):
         shutil.copy(made / "new" / f"{name}.wav", folder)
     (folder / "text.mp3").write_text("no sound at all")
     soundfile.write(folder / "silent.wav", np.zeros(8000), 8000)
-    options = ("--dresses", "level-6", "--clips", "5")
+    options = ("--degradations", "level-6", "--clips", "5")
     assert study(made, folder, tmp_path / "out", *options) == 0
     record = read_tables(tmp_path / "out", "robustness")
     ((*_, n, _, low, high, score, change, _, _),) = record["tables"]["decisions"]["rows"]
@@ -80,7 +80,8 @@ def test_clips_are_sampled_by_seed_and_settings_come_from_a_file(made, tmp_path)
     (tmp_path / "mine.toml").write_text(
         'title = "Mine"\nrun = "robustness"\ntrains = false\n'
         f'[options.models]\ntype = "words"\ndefault = "{made / "out" / "model"}"\n'
-        '[options.dresses]\ntype = "words"\ndefault = "level-6"\n[options.clips]\ndefault = 3\n'
+        '[options.degradations]\ntype = "words"\ndefault = "level-6"\n'
+        "[options.clips]\ndefault = 3\n"
     )
     found = []
     for seed in ("1", "1", "2"):
@@ -96,8 +97,8 @@ def test_clips_are_sampled_by_seed_and_settings_come_from_a_file(made, tmp_path)
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("--dresses", "mp3-64k,mp4-64k", "mp4-64k"),
-        ("--dresses", "", "at least one"),
+        ("--degradations", "mp3-64k,mp4-64k", "mp4-64k"),
+        ("--degradations", "", "at least one"),
         ("--models", "nothing-here", "nothing-here"),
     ],
 )

@@ -1,9 +1,9 @@
-"""Dressed copies of media files: the same clip in another codec, level, layout, speed or size.
+"""Degraded copies of media files: the same clip in another codec, level, layout, speed or size.
 
-Each dress has a name, such as ``mp3-64k`` or ``level-15``; `FORMS` lists them. Sound that a dress
-does not encode is written as 32-bit floats, so that nothing is clipped. Pictures are copied, unless
-a dress changes them or reads a part of the file, or the file is not MP4 or QuickTime: then they are
-encoded anew, almost without loss.
+Each degradation has a name, such as ``mp3-64k`` or ``level-15``; `FORMS` lists them. Sound that is
+not encoded is written as 32-bit floats, so that nothing is clipped. Pictures are copied, unless a
+degradation changes them or reads a part of the file, or the file is not MP4 or QuickTime: then they
+are encoded anew, almost without loss.
 """
 
 import re
@@ -46,7 +46,7 @@ _VORBIS_KILOBITS = (64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 500)
 
 
 @dataclass(frozen=True)
-class Dress:
+class Degradation:
     """Changes to a media file."""
 
     change: Change = lambda y, _: y
@@ -60,12 +60,12 @@ class Dress:
 
     @property
     def modality(self) -> str:
-        """Modality that the dress changes; both change with a speed and in an excerpt."""
+        """Modality that the degradation changes; both change with a speed and in an excerpt."""
         return "video" if self.short_side or self.fps else "audio"
 
 
-def _layout(name: str) -> Dress:
-    """Return a dress with one channel, or with stereo in front and other channels silent."""
+def _layout(name: str) -> Degradation:
+    """Return a degradation with one channel, or with stereo in front and other channels silent."""
     more = {"mono": 0, "5.1": 4, "7.1": 6}[name]
 
     def arrange(y: F32, _: int) -> F32:
@@ -75,20 +75,20 @@ def _layout(name: str) -> Dress:
         return np.pad(y if len(y) == 2 else np.repeat(middle, 2, axis=0), ((0, more), (0, 0)))
 
     # Unlike PCM in Matroska, FLAC states the layout.
-    return Dress(arrange, "flac", layout=name)
+    return Degradation(arrange, "flac", layout=name)
 
 
-def _noise(ratio: str) -> Dress:
-    """Return a dress with white noise, the same in each channel, `ratio` dB below the sound."""
+def _noise(ratio: str) -> Degradation:
+    """Return a degradation by white noise, the same in each channel, `ratio` dB below the sound."""
 
     def add(y: F32, _: int) -> F32:
         noise = np.random.default_rng(0).standard_normal(y.shape[1], dtype=np.float32)
         return y + noise * np.float32(np.sqrt(np.mean(y**2)) * 10 ** (-float(ratio) / 20))
 
-    return Dress(add)
+    return Degradation(add)
 
 
-def _lowpass(kilohertz: str) -> Dress:
+def _lowpass(kilohertz: str) -> Degradation:
     cut = 2000 * float(kilohertz)  # sampling rate with nothing above the limit
 
     def limit(y: F32, sr: int) -> F32:
@@ -97,60 +97,63 @@ def _lowpass(kilohertz: str) -> Dress:
         lower = soxr.resample(y.T, sr, cut)
         return librosa.util.fix_length(soxr.resample(lower, cut, sr).T, size=y.shape[1])
 
-    return Dress(limit)
+    return Degradation(limit)
 
 
-def _speed(percent: str) -> Dress:
+def _speed(percent: str) -> Degradation:
     speed = 1 + float(percent) / 100
     if not speed > 0:
         raise BadOption(f"speed{percent}%: expected more than -100 %")
-    return Dress(lambda y, sr: soxr.resample(y.T, sr * speed, sr).T, speed=speed)
+    return Degradation(lambda y, sr: soxr.resample(y.T, sr * speed, sr).T, speed=speed)
 
 
-def _pitch(semitones: str) -> Dress:
+def _pitch(semitones: str) -> Degradation:
     def shift(y: F32, sr: int) -> F32:
         shifted = librosa.effects.pitch_shift(y, sr=sr, n_steps=float(semitones))
         # The phase vocoder makes sound about 3 dB softer.
         return shifted * (np.sqrt(np.mean(y**2)) / max(np.sqrt(np.mean(shifted**2)), 1e-9))
 
-    return Dress(shift)
+    return Degradation(shift)
 
 
 _N, _SIGNED = r"(\d+(?:\.\d+)?)", r"([+-]\d+(?:\.\d+)?)"
-# Example of a name -> pattern of such names, and function from the pattern's groups to the dress.
-FORMS: Mapping[str, tuple[str, Callable[..., Dress]]] = {
+# Example of a name -> pattern of such names, and function of the pattern's groups.
+FORMS: Mapping[str, tuple[str, Callable[..., Degradation]]] = {
     "mp3-64k (aac, opus, vorbis)": (
         r"(mp3|aac|opus|vorbis)-(\d+)k",
-        lambda codec, kilobits: Dress(codec=codec, kilobits=int(kilobits)),
+        lambda codec, kilobits: Degradation(codec=codec, kilobits=int(kilobits)),
     ),
     "level-15 (dB)": (
         f"level{_SIGNED}",
-        lambda decibels: Dress(lambda y, _: y * np.float32(10 ** (float(decibels) / 20))),
+        lambda decibels: Degradation(lambda y, _: y * np.float32(10 ** (float(decibels) / 20))),
     ),
     "mono": ("(mono)", _layout),
     "5.1 (7.1)": (r"(5\.1|7\.1)", _layout),
     "noise-20 (dB below the sound)": (f"noise-{_N}", _noise),
     "lowpass-7k (Hz)": (f"lowpass-{_N}k", _lowpass),
-    "excerpt-12 (s)": (f"excerpt-{_N}", lambda seconds: Dress(seconds=float(seconds))),
+    "excerpt-12 (s)": (f"excerpt-{_N}", lambda seconds: Degradation(seconds=float(seconds))),
     "speed+2%": (f"speed{_SIGNED}%", _speed),
     "pitch+1 (semitones)": (f"pitch{_SIGNED}", _pitch),
-    "short-side-144 (pixels)": (r"short-side-(\d+)", lambda side: Dress(short_side=int(side))),
-    "fps-12": (f"fps-{_N}", lambda fps: Dress(fps=float(fps))),
+    "short-side-144 (pixels)": (
+        r"short-side-(\d+)",
+        lambda side: Degradation(short_side=int(side)),
+    ),
+    "fps-12": (f"fps-{_N}", lambda fps: Degradation(fps=float(fps))),
 }
 
 
-def find_dress(name: str) -> Dress:
-    """Return the dress with this name; raise `BadOption` if no form matches it."""
+def find_degradation(name: str) -> Degradation:
+    """Return the degradation with this name; raise `BadOption` if no form matches it."""
     for pattern, make in FORMS.values():
         if match := re.fullmatch(pattern, name):
             # A size, a rate or a length of 0 is none.
             if re.search(r"-0*\.?0*k?$", name) and not name.startswith(("level", "noise", "pitch")):
                 break
             return make(*match.groups())
-    raise BadOption(f"dress {name!r}: expected a name such as {', '.join(FORMS)}")
+    raise BadOption(f"degradation {name!r}: expected a name such as {', '.join(FORMS)}")
 
 
-def dress(
+def degradation(
     path: str | Path,
     name: str,
     target: str | Path,
@@ -158,12 +161,12 @@ def dress(
     start: float = 0.0,
     duration: float | None = None,
 ) -> Path:
-    """Write a dressed copy of a clip, from `start` for `duration` seconds (None for the rest).
+    """Write a degraded copy of a clip, from `start` for `duration` seconds (None for the rest).
 
     The path is that of `target` with another suffix: .mkv with pictures, otherwise that of the
-    codec. BadMedia is raised for a file without the sound or the pictures that the dress changes.
+    codec. BadMedia is raised for a file without the sound or the pictures to change.
     """
-    wanted, path, target = find_dress(name), Path(path), Path(target)
+    wanted, path, target = find_degradation(name), Path(path), Path(target)
     with media_errors(path):
         with closing(packets.open_container(path)) as container:
             kinds = {"video": packets.videos(container), "audio": packets.sound_tracks(container)}
@@ -214,8 +217,8 @@ def _read_sound(path: Path, start: float, length: float | None) -> tuple[F32, in
     return y if length is None else y[:, : round(length * sr)], sr, layout
 
 
-def _write_sound(path: Path, wanted: Dress, target: Path, start: float, length: Any) -> Path:
-    """Write the dressed sound of a file, and return the path."""
+def _write_sound(path: Path, wanted: Degradation, target: Path, start: float, length: Any) -> Path:
+    """Write the degraded sound of a file, and return the path."""
     y, sr, layout = _read_sound(path, start, length)
     y = np.ascontiguousarray(wanted.change(y, sr), dtype=np.float32)
     layout = wanted.layout or layout
@@ -264,7 +267,9 @@ def _write_vorbis(frames: Iterator[Any], layout: str, kilobits: int, sr: int, ta
                 out.write(part.to_ndarray().reshape(-1, n_channels))
 
 
-def _write_pictures(path: Path, wanted: Dress, target: Path, start: float, length: Any) -> Path:
+def _write_pictures(
+    path: Path, wanted: Degradation, target: Path, start: float, length: Any
+) -> Path:
     """Encode the pictures of a clip anew, upright, and return the path."""
     target = target.with_suffix(".pictures.mp4")
     with closing(packets.open_container(path)) as container:

@@ -1,4 +1,4 @@
-"""Dressed copies of clips: each dress changes what its name says, and nothing else."""
+"""Degraded copies of clips: each degradation changes what its name says, and nothing else."""
 
 import av
 import numpy as np
@@ -11,7 +11,7 @@ from media_samples import decode, film, index_of
 from mvemo.extract.errors import BadMedia
 from mvemo.extract.media.reading import decode_clip, probe_seconds
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.studies.dresses import _join, dress, find_dress
+from mvemo.pipeline.studies.degradations import _join, degradation, find_degradation
 
 SR, SECONDS = 44100, 4.0
 CODECS = [f"{codec}-{rate}k" for codec in ("mp3", "aac", "opus", "vorbis") for rate in (32, 320)]
@@ -56,7 +56,7 @@ def aligned(x, y):
 @pytest.mark.parametrize("name", CODECS)
 @pytest.mark.parametrize("file", ["song.wav", "film.mkv"])
 def test_codecs_keep_the_sound(clips, tmp_path, file, name):
-    copy = dress(clips / file, name, tmp_path / "copy")
+    copy = degradation(clips / file, name, tmp_path / "copy")
     x, y = aligned(mono(clips / file), mono(copy))
     assert np.corrcoef(x, y)[0, 1] > 0.9
     assert len(y) / SR == pytest.approx(SECONDS, abs=0.1)
@@ -71,7 +71,7 @@ def test_codecs_keep_the_sound(clips, tmp_path, file, name):
 @pytest.mark.parametrize("channels", [1, 2, 6])
 def test_codecs_take_any_rate_and_layout(tmp_path, codec, sr, channels):
     soundfile.write(tmp_path / "a.wav", chords(sr, channels).T, sr, format="WAVEX")
-    copy = dress(tmp_path / "a.wav", f"{codec}-64k", tmp_path / "copy")
+    copy = degradation(tmp_path / "a.wav", f"{codec}-64k", tmp_path / "copy")
     assert probe_seconds(copy) == pytest.approx(SECONDS, abs=0.2)
     with av.open(str(copy)) as container:
         assert container.streams.audio[0].codec_context.channels == min(channels, 2)
@@ -82,14 +82,14 @@ def test_codecs_take_any_rate_and_layout(tmp_path, codec, sr, channels):
     ("name", "change"), [("level-15", -15), ("level+6", 6), ("level-0.5", -0.5)]
 )
 def test_levels(clips, tmp_path, file, name, change):
-    x, y = mono(clips / file), mono(dress(clips / file, name, tmp_path / "copy"))
+    x, y = mono(clips / file), mono(degradation(clips / file, name, tmp_path / "copy"))
     assert decibels(y) - decibels(x) == pytest.approx(change, abs=0.1)
 
 
 @pytest.mark.parametrize("file", ["song.wav", "film.mkv"])
 @pytest.mark.parametrize(("name", "channels"), [("mono", 1), ("5.1", 6), ("7.1", 8)])
 def test_layouts_have_the_same_mono_sound_up_to_a_gain(clips, tmp_path, file, name, channels):
-    copy = dress(clips / file, name, tmp_path / "copy")
+    copy = degradation(clips / file, name, tmp_path / "copy")
     x, y = mono(clips / file), mono(copy)
     gain = (x @ y) / (x @ x)
     assert 0.1 < gain <= 1.001
@@ -100,14 +100,17 @@ def test_layouts_have_the_same_mono_sound_up_to_a_gain(clips, tmp_path, file, na
 
 
 def test_noise_has_the_stated_ratio(clips, tmp_path):
-    x, y = mono(clips / "song.wav"), mono(dress(clips / "song.wav", "noise-20", tmp_path / "copy"))
+    x, y = (
+        mono(clips / "song.wav"),
+        mono(degradation(clips / "song.wav", "noise-20", tmp_path / "copy")),
+    )
     assert decibels(x) - decibels(y - x) == pytest.approx(20, abs=0.3)
 
 
 def test_a_low_pass_attenuates_what_is_above_it(tmp_path):
     noise = np.random.default_rng(0).normal(0, 0.1, SR * 2)
     soundfile.write(tmp_path / "noise.wav", noise, SR, subtype="FLOAT")
-    y = mono(dress(tmp_path / "noise.wav", "lowpass-7k", tmp_path / "copy"))
+    y = mono(degradation(tmp_path / "noise.wav", "lowpass-7k", tmp_path / "copy"))
     assert len(y) == len(noise)
     power, frequency = np.abs(np.fft.rfft(y)) ** 2, np.fft.rfftfreq(len(y), 1 / SR)
     before = np.abs(np.fft.rfft(noise)) ** 2
@@ -119,7 +122,7 @@ def test_a_low_pass_attenuates_what_is_above_it(tmp_path):
 @pytest.mark.parametrize(("name", "length"), [("excerpt-2", 2.0), ("excerpt-12", SECONDS)])
 @pytest.mark.parametrize("file", ["song.wav", "film.mkv"])
 def test_an_excerpt_is_the_middle(clips, tmp_path, file, name, length):
-    copy = dress(clips / file, name, tmp_path / "copy")
+    copy = degradation(clips / file, name, tmp_path / "copy")
     y, start = mono(copy), (SECONDS - length) / 2
     assert len(y) / SR == pytest.approx(length, abs=0.01)
     # Matroska rounds times to milliseconds, so the clip is not read from its middle on.
@@ -133,7 +136,7 @@ def test_an_excerpt_is_the_middle(clips, tmp_path, file, name, length):
 @pytest.mark.parametrize("percent", [-4, 2, 5.5])
 @pytest.mark.parametrize("file", ["song.wav", "film.mkv"])
 def test_speed_changes_length_and_pitch(clips, tmp_path, file, percent):
-    copy = dress(clips / file, f"speed{percent:+g}%", tmp_path / "copy")
+    copy = degradation(clips / file, f"speed{percent:+g}%", tmp_path / "copy")
     assert len(mono(copy)) / SR == pytest.approx(SECONDS / (1 + percent / 100), abs=0.01)
     if file == "film.mkv":
         with av.open(str(copy)) as container:
@@ -147,7 +150,7 @@ def test_pitch_shifts_a_tone_by_semitones(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("pitch")
     tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(2 * 22050) / 22050)
     soundfile.write(folder / "tone.wav", tone, 22050)
-    copy = dress(folder / "tone.wav", f"pitch{steps:+g}", folder / "copy")
+    copy = degradation(folder / "tone.wav", f"pitch{steps:+g}", folder / "copy")
     y = decode_clip(copy, sample_rates=(22050,), pictures=()).waveforms[22050]
     assert len(y) == len(tone)
     assert decibels(y) == pytest.approx(decibels(tone), abs=0.1)
@@ -158,7 +161,7 @@ def test_pitch_shifts_a_tone_by_semitones(tmp_path_factory, steps):
 def test_size_and_rate_of_pictures(clips, tmp_path):
     film_frames = decode(clips / "film.mkv", sizes=(32,)).frames[32].astype(float)
     for name, size, rate in (("short-side-32", (40, 32), 25), ("fps-5", (80, 64), 5)):
-        copy = dress(clips / "film.mkv", name, tmp_path / "copy")
+        copy = degradation(clips / "film.mkv", name, tmp_path / "copy")
         with av.open(str(copy)) as container:
             codec = container.streams.video[0].codec_context
             n_frames = sum(1 for _ in container.decode(video=0))
@@ -171,10 +174,10 @@ def test_size_and_rate_of_pictures(clips, tmp_path):
         np.testing.assert_allclose(mono(copy), mono(clips / "film.mkv"), atol=1e-4)
 
 
-def test_a_part_of_a_file_is_dressed(clips, tmp_path):
+def test_a_part_of_a_file_is_degraded(clips, tmp_path):
     part = {"start": 1.0, "duration": 2.0}
     for file in ("song.wav", "film.mkv"):
-        copy = dress(clips / file, "level-6", tmp_path / file, **part)
+        copy = degradation(clips / file, "level-6", tmp_path / file, **part)
         x = mono(clips / file)[SR : 3 * SR]
         np.testing.assert_allclose(mono(copy), 10 ** (-6 / 20) * x, atol=1e-4)
 
@@ -184,7 +187,10 @@ def test_sound_that_begins_late_stays_late(tmp_path):
     film(tmp_path / "late.mkv", frames=30, step=100, **sound)
     x, y = (
         decode_clip(path, sample_rates=(16000,), pictures=()).waveforms[16000]
-        for path in (tmp_path / "late.mkv", dress(tmp_path / "late.mkv", "mono", tmp_path / "c"))
+        for path in (
+            tmp_path / "late.mkv",
+            degradation(tmp_path / "late.mkv", "mono", tmp_path / "c"),
+        )
     )
     np.testing.assert_allclose(y, x, atol=1e-4)
 
@@ -192,12 +198,12 @@ def test_sound_that_begins_late_stays_late(tmp_path):
 @pytest.mark.parametrize(
     "name", ["mp3", "mp4-64k", "mp3-0k", "level15", "6.1", "fps-0", "short-side-0", "speed-100%"]
 )
-def test_an_unknown_dress_is_refused_with_the_forms(name):
+def test_an_unknown_degradation_is_refused_with_the_forms(name):
     with pytest.raises(BadOption, match=r"expected .*"):
-        find_dress(name)
+        find_degradation(name)
 
 
-def test_a_file_without_what_a_dress_changes_is_named(clips, tmp_path):
+def test_a_file_without_what_a_degradation_changes_is_named(clips, tmp_path):
     (tmp_path / "text.mp3").write_text("no sound at all")
     for file, name, reason in (
         (clips / "song.wav", "fps-12", "no video stream"),
@@ -205,5 +211,5 @@ def test_a_file_without_what_a_dress_changes_is_named(clips, tmp_path):
         (tmp_path / "text.mp3", "mp3-64k", "text.mp3"),
     ):
         with pytest.raises(BadMedia, match=reason) as raised:
-            dress(file, name, tmp_path / "copy")
+            degradation(file, name, tmp_path / "copy")
         assert str(file) in str(raised.value)
