@@ -84,11 +84,12 @@ class LabelKind:
     def array(self, labels: Sequence[Label], classes: Names) -> Ints | F64:
         """Return the labels of clips as one array."""
         rows: Sequence[Any] = labels
+        index = {name: i for i, name in enumerate(classes)}
         if self.exclusive:
-            index = {name: i for i, name in enumerate(classes)}
             rows = [index[str(label[0])] for label in labels]
         elif not self.numeric:
-            rows = [[name in label for name in classes] for label in labels]
+            places = [{index[str(name)] for name in label} for label in labels]
+            rows = [[i in of_clip for i in index.values()] for of_clip in places]
         array: Any = np.array(rows, self.dtype)
         return array.reshape(self.shape(len(labels), len(classes)))
 

@@ -56,8 +56,8 @@ class Content:
 class KnownContents:
     """Digests of files that were read before; without a writable data folder it is empty.
 
-    Changes are written in short transactions: other processes write, too, and what a killed process
-    read is kept.
+    Changes are written in short transactions: other processes write, too, and a killed process
+    loses only what it read since the last one.
     """
 
     def __init__(self) -> None:

@@ -114,7 +114,7 @@ def _models(metrics: Facts) -> str:
         facts = [one.get("modality"), one.get("extractor")]
         facts += [f"{one['dim']} values"] if "dim" in one else []
         facts += [f"weights {one['weights'][:12]}"] if one.get("weights") else []
-        listed.append(f"{name} ({', '.join(filter(None, facts))})")
+        listed.append(f"{name} ({', '.join(map(str, filter(None, facts)))})")
     described = ", ".join(listed)
     settings = metrics["provenance"].get("settings") or {}
     head = settings.get("head") or {}

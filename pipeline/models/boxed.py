@@ -149,8 +149,8 @@ def summary_lines(name: str, folder: Path) -> list[str]:
     return [name, *(wrapped for line in lines for wrapped in _wrap(line, "    "))]
 
 
-def card_text(name: str, folder: Path) -> str:
-    """Return the whole card, at most 79 columns wide; `name` is from the command line."""
+def card_text(name: str, folder: Path, place: str = "") -> str:
+    """Return the whole card, at most 79 columns wide; `place` is shown instead of the folder."""
     model = load_model(folder)
     about = _about(model)
     first = model.predictors[0]
@@ -165,7 +165,7 @@ def card_text(name: str, folder: Path) -> str:
     sections = [
         [name, "=" * len(name)],
         _wrap(about.get("title", "")),
-        _facts(model, about, folder),
+        _facts(model, about, folder, place or str(folder)),
         ["Cross-validated scores (groups left out of the training):", *_scores(model)],
         _wrap(f"Expect {expect}."),
         *map(_wrap, elsewhere_words(model)),
@@ -206,7 +206,7 @@ def write_hub_card(folder: Path, name: str) -> None:
         metadata["model-index"] = [{"name": name, "results": [result]}]
     # JSON is YAML, too.
     head = "\n".join(f"{json.dumps(key)}: {json.dumps(entry)}" for key, entry in metadata.items())
-    card = f"```\n{card_text(name, folder)}\n```"
+    card = f"```\n{card_text(name, folder, name)}\n```"
     use = f"```sh\npip install mvemo\nmvemo predict song.mp3 --model {name}\n```"
     write_text(folder / "README.md", f"---\n{head}\n---\n\n{card}\n\n{use}\n")
 
@@ -253,7 +253,7 @@ def elsewhere_words(model: FinalModel) -> list[str]:
     return words if is_told else [*words, UNKNOWN.capitalize() + "."]
 
 
-def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
+def _facts(model: FinalModel, about: dict[str, Any], folder: Path, place: str) -> list[str]:
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     nets = [s.name for s in model.specs if s.extractor.startswith("net:")]
     rows = {
@@ -265,7 +265,7 @@ def _facts(model: FinalModel, about: dict[str, Any], folder: Path) -> list[str]:
         "groups": about.get("groups", ""),
         "licence": about.get("licence", ""),
         "nets": f"{', '.join(dict.fromkeys(nets)) or 'none'} ({model.facts['protocol']})",
-        "folder": f"{size / 1000:.0f} kB, {folder}",
+        "folder": f"{size / 1000:.0f} kB, {place}",
     }
     rows |= {f"  {target}": words for target, words in about.get("scale", {}).items()}
     width = max(map(len, rows))

@@ -79,7 +79,7 @@ def clips_and_settings(
     with _importing_torch(settings) if is_now else nullcontext():
         pictures = have_pictures(clips) if is_open else [modality == "video"]
     folder = pick_model(request.model_name, pictures)
-    if coverage is not None:
+    if coverage is not None and is_read:
         from mvemo.fuse.final.model import load_model, with_coverage
 
         with_coverage(load_model(folder), coverage)
