@@ -175,7 +175,9 @@ class TableRows:
 
         In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
         """
-        is_named = "path" in self.header or self.header.count("file") != 1
+        n_files = self.header.count("file")
+        # Columns of our own files are checked for repeated names later.
+        is_named = "path" in self.header or n_files == 0 or (self.kind and n_files > 1)
         table = self if is_named else self.renamed({"path": "file"})
         if self.kind or not {*self.header} >= _OF_PREDICT:
             return table
