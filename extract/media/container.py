@@ -37,8 +37,6 @@ from mvemo.manifests.array_types import F32, F64, U8
 
 # Maximum number of waiting calls. Each call holds a frame, so the decoder must not run far ahead.
 MAX_WAITING = 8
-# Number of pixels per picture above which two threads decode faster than one.
-THREADED_PIXELS = 1280 * 720
 # Largest number of bytes of frames that are kept in memory if there is a folder for longer ones.
 IN_MEMORY = 1 << 28
 # Number of audio frames that are joined at a time.
@@ -148,12 +146,7 @@ def _decode(clip: OpenClip, *, threaded: bool) -> tuple[Decoded, audio.SoundColl
         for _, sampling, row in targets[shown]:
             frames[sampling][row] = pictures[sampling.size]
 
-    for stream in clip.streams:
-        codec = stream.codec_context
-        # Two threads decode small pictures no faster than one thread and use a third more CPU time.
-        is_small = stream.type == "video" and codec.width * codec.height < THREADED_PIXELS
-        codec.thread_type = "AUTO"
-        codec.thread_count = 1 if request.threads == 2 and is_small else request.threads
+    packets.thread_decoders(clip.streams, request.threads)
     sound = audio.SoundCollector(request, clip.choice.channel)
     source = packets.Packets(clip.container, clip.streams)
     waiting: list[tuple[float, Any]] = []

@@ -277,3 +277,13 @@ def test_without_locks_two_may_write(path, monkeypatch):
     with locked_cache(path), locked_cache(path):
         pass
     assert not path.with_name("features.h5.parts").exists()
+
+
+def test_rows_in_another_order_are_merged(tmp_path):
+    backwards = table(reversed(CLIPS.clip_ids))
+    fill(tmp_path / "a.h5", CLIPS, SEQUENCE)
+    fill(tmp_path / "b.h5", backwards, VECTOR, replace(SEQUENCE, name="mfcc"))
+    merge_caches([tmp_path / "a.h5", tmp_path / "b.h5"], tmp_path / "m.h5")
+    assert verify_cache(tmp_path / "m.h5") == []
+    with open_cache(tmp_path / "m.h5") as m, open_cache(tmp_path / "b.h5") as b:
+        assert contents(m).items() >= contents(b).items()

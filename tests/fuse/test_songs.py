@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fuse_samples import make_results
+from feature_samples import frozen_cache, make_table
+from fuse_samples import evaluated, make_results
 
 from mvemo.fuse import BadFeatures
 from mvemo.fuse.songs import RULES, decide_songs, song_level
@@ -107,3 +108,16 @@ def test_segments_that_do_not_belong_together_are_refused(what, name):
 def test_of_permuted_labels_that_of_the_first_segment_counts():
     results = segments(permuted=True)
     assert (song_level(results).y_true == results.y_true[::3]).all()
+
+
+def test_songs_of_an_evaluation(tmp_path):
+    table = make_table(240, group_size=4)
+    ids = tuple(f"{table.groups[i]}@{i % 4}" for i in range(240))
+    results = evaluated(frozen_cache(tmp_path / "f.h5", replace(table, clip_ids=ids)))
+    songs = song_level(results)
+    assert len(songs.clip_ids) == 60
+    assert songs.heads == results.heads
+    for a, b in zip(songs.models, results.models, strict=True):
+        assert a.name == b.name
+        assert a.confusion.sum() == 60
+        assert np.mean(a.per_fold["accuracy"]) > np.mean(b.per_fold["accuracy"]) - 0.02

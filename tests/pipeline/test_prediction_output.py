@@ -16,6 +16,7 @@ from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import FinalModel, Predictor, asked_of, with_coverage
 from mvemo.fuse.final.prediction_records import record_rows, records
 from mvemo.manifests.tables import CsvWriter
+from mvemo.pipeline.commands.predict import _show
 from mvemo.pipeline.desk.playlists import read_moods
 from mvemo.pipeline.models.boxed import expected_words
 from mvemo.pipeline.prediction.predictions import (
@@ -351,3 +352,15 @@ def test_valence_and_arousal_have_a_quadrant_with_its_probability(point, quadran
         (mood,) = read_moods(tmp_path / name, None, None)
         assert mood.moods == {quadrant: pytest.approx(first["confidence"])}
         assert mood.place == pytest.approx((outputs[1], outputs[0]))
+
+
+@pytest.mark.parametrize(("unlikeness", "n", "told"), [(0.9, 20, 1), (0.9, 19, 0), (0.7, 20, 0)])
+def test_a_folder_that_is_unlike_as_a_whole_is_told_once(unlikeness, n, told, capsys):
+    model = replace(MODEL, facts={**MODEL.facts, "alarm": {"lld": {"folder": 0.8}}})
+    clips = [replace(PREDICTIONS[0], unlikeness=unlikeness)] * n
+    shown = {"as_json": True, "jsonl": False, "csv_file": None, "strict": False}
+    shown |= {"relative": False, "works": []}
+    assert _show(model, [*clips, PREDICTIONS[1]], shown, facts=False) == 0
+    out, error = capsys.readouterr()
+    assert len(json.loads(out)) == n + 1
+    assert error.count("these clips as a whole are unlike the music that songs was made of") == told

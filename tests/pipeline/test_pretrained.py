@@ -180,3 +180,10 @@ def test_tensors_are_told_if_the_net_needs_them(missing, n_lines, capsys):
     lines = capsys.readouterr().err.splitlines()
     note = "note: w.npz: lacks tensors that the net needs; --verbose lists them"
     assert lines == ["w.npz: weights of your own", note][:n_lines]
+
+
+def test_where_nothing_can_be_fetched_the_line_says_what_to_copy(tmp_path, home, capsys):
+    assert run("mvemo", *laptop_run(tmp_path)) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("mvemo: musicnn: pip could not download musicnn 0.1.0")
+    assert "mvemo weights get musicnn --from PATH/musicnn-0.1.0-py3-none-any.whl" in last

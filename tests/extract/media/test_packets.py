@@ -10,7 +10,7 @@ import soundfile
 from media_samples import decode, film, grey, index_of, sine, write_media
 
 from mvemo.extract.media import audio, reading
-from mvemo.extract.media.packets import Packets
+from mvemo.extract.media.packets import Packets, thread_decoders
 
 
 def test_pictures_do_not_depend_on_threads(tmp_path):
@@ -121,3 +121,17 @@ def test_matroska_whose_stamps_begin_late_is_whole(tmp_path):
     assert decode(path).problems == {}
     path.write_bytes(whole[: len(whole) // 2])
     assert "cut off" in decode(path).problems["audio"].reason
+
+
+@pytest.mark.parametrize(
+    ("threads", "small", "large"), [(0, 0, 0), (1, 1, 1), (2, 1, 2), (3, 3, 3)]
+)
+def test_two_threads_are_for_large_pictures(threads, small, large):
+    kinds = [("video", 640, 360), ("video", 1280, 720), ("audio", 0, 0)]
+    streams = [
+        SimpleNamespace(type=kind, codec_context=SimpleNamespace(width=width, height=height))
+        for kind, width, height in kinds
+    ]
+    thread_decoders(streams, threads)
+    counts = [each.codec_context.thread_count for each in streams]
+    assert counts == [small, large, threads]

@@ -192,3 +192,10 @@ def test_independent_embeddings_do_not_depend_on_other_rows():
     reader = RawBatches(lambda row: clips[row], net.input)
     every, few = (embedded(net, reader, rows, device=CUDA) for rows in (range(N_CLIPS), [1, 4]))
     assert {row: np.array_equal(few[row], every[row]) for row in few} == {1: True, 4: True}
+
+
+def test_a_gpu_learns_what_the_processor_learns(tmp_path):
+    here, _ = tuned(tmp_path, "cpu", SGD, net=Plain())
+    there, _ = tuned(tmp_path, "gpu", SGD, net=Plain().cuda())
+    for name, value in here.state_dict().items():
+        np.testing.assert_allclose(there.state_dict()[name].cpu(), value, atol=1e-4)

@@ -1,12 +1,15 @@
 """Steps on batches that do not fit into memory, and batches kept on a device."""
 
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 from toy_net import Plain, tuned
 
 from mvemo.extract.nets import build_net
 from mvemo.extract.settings import TrainSettings
-from mvemo.extract.training.devices import saved_bytes
+from mvemo.extract.training.devices import return_freed_memory, saved_bytes
 from mvemo.extract.training.steps import NetLoss
 from mvemo.manifests.errors import MvemoError
 
@@ -65,3 +68,21 @@ def test_memory_that_is_too_small_for_two_clips_is_an_error(tmp_path, monkeypatc
         pytest.raises(MvemoError, match=r"^toy@all: .* too small to train on 2 clips at once"),
     ):
         tuned(tmp_path, "none", SETTINGS, net=Plain())
+
+
+def resident():
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed blocks")
+def test_freed_blocks_are_given_back():
+    # Blocks too small to be mapped by themselves; the last one keeps the C library from
+    # giving back those before it.
+    blocks = [bytearray(b"x" * 8000) for _ in range(5000)]
+    last = blocks.pop()
+    full = resident()
+    del blocks
+    assert return_freed_memory()
+    assert full - resident() > 20_000_000
+    assert len(last) == 8000

@@ -169,3 +169,11 @@ def test_a_damaged_state_is_a_miss_with_a_warning(tmp_path):
     (job.path / "state.pt").write_bytes(whole[: len(whole) // 2])
     with pytest.warns(UserWarning, match="damaged"):
         assert job.load("state.pt") is None
+
+
+def test_learns_a_separable_problem_and_keeps_the_best_weights(tmp_path):
+    net, curve = tuned(tmp_path, "job", settings(epochs=25), val_rows=VAL)
+    assert curve["train_loss"][-1] < 0.4 * curve["train_loss"][0]
+    loss, accuracy = trainer_of(net, settings()).score(VAL)
+    assert loss == pytest.approx(min(curve["val_loss"]), rel=1e-5)
+    assert accuracy > 0.8

@@ -168,3 +168,22 @@ def test_verdicts_by_mcc_and_by_r_have_the_scores_of_the_models():
     tags = {name: 1 / (1 + np.exp(-values)) for name, values in outputs.items()}
     one = FoldedOutputs(task_of("multilabel"), (y > 0) * 1, groups, folds, 5, tags)
     assert compare_models([one], [("a", "b")])[0].by_field is None
+
+
+@pytest.mark.parametrize("k", [1, 6])
+def test_mcc_tells_apart_what_accuracy_cannot(k):
+    """One model always predicts the most common class, the other one finds both."""
+    n = 120
+    y_true = (np.arange(n) % 10 < 3) * 1
+    found = y_true.copy()
+    found[np.arange(n) % 10 == 0] = 0
+    found[np.isin(np.arange(n) % 10, (4, 5))] = 1
+    outputs = {"common": np.eye(2)[0 * y_true], "both": np.eye(2)[found]}
+    folds, groups = np.arange(n) // 10 * k // 12, [str(i) for i in range(n)]
+    # One clip differs, so that the differences of the folds are not all equal.
+    outputs["both"][5] = [1, 0]
+    one = FoldedOutputs(task_of("multiclass"), y_true, groups, folds, k, outputs)
+    (row,) = compare_models([one], [("both", "common")])
+    assert row.p > 0.05
+    assert row.by_field.p < 0.05
+    assert row.by_field.significant

@@ -126,3 +126,24 @@ def test_fusions_of_many_features_are_left_to_be_named():
     names = [m.name for m in models_of(modality)]
     assert "video0+audio0" in names
     assert "video0+audio0+lyrics0" not in names
+
+
+def test_scores_with_modalities_missing_are_those_of_the_other_heads(results):
+    found = by_name(results)
+    triple = found["i3d+music1d+bert"].without_modality
+    others = {
+        "none": "i3d+music1d+bert",
+        "audio": "i3d+bert",
+        "video": "music1d+bert",
+        "lyrics": "i3d+music1d",
+        "audio+video": "bert",
+        "audio+lyrics": "i3d",
+        "video+lyrics": "music1d",
+    }
+    whole = np.setdiff1d(np.arange(48), [*NO_LYRICS, *SOUND_ALONE, *LYRICS_ALONE])
+    for missing, other in others.items():
+        right = found[other].y_pred[whole] == results.y_true[whole]
+        by_hand = [right[results.folds[whole] == fold].mean() for fold in range(3)]
+        assert triple[missing] == pytest.approx(np.mean(by_hand)), missing
+    assert list(triple) == list(found[LATE].without_modality) == list(others)
+    assert set(found["i3d+bert"].without_modality) == {"none", "video", "lyrics"}

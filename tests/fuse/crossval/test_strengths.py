@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from feature_samples import frozen_cache
+from fuse_samples import evaluated
+from output_samples import output_cache, task_table
 
 from mvemo.fuse import Clips, HeadSettings, models_of, task_of
 from mvemo.fuse.crossval.prediction import GRID, _Trials, choose_strengths
@@ -53,3 +56,20 @@ def test_the_choice_is_near_the_best_of_a_fine_grid():
         return clips.task.choice_loss(labels, proba)
 
     assert loss(chosen.C) <= min(map(loss, np.logspace(-4, 1, 16))) + 0.005
+
+
+@pytest.mark.parametrize("task", ["multiclass", "multilabel", "regression"])
+def test_without_signal_stronger_penalties_are_chosen(task, tmp_path):
+    chosen = {}
+    for strength in (0.0, 3.0):
+        path = tmp_path / f"{strength}.h5"
+        if task == "multiclass":
+            frozen_cache(path, task_table(task), strength=strength)
+        else:
+            noise = 0.3 if strength else 1.0
+            output_cache(path, task_table(task), strength=strength, noise=noise)
+        results = evaluated(path, head=HeadSettings(choose_C=True), models=["integrated"])
+        chosen[strength] = [head.C for head in results.heads]
+    assert np.mean(chosen[0.0]) < np.mean(chosen[3.0])
+    if task == "multiclass":
+        assert max(chosen[0.0]) == 1e-4

@@ -263,3 +263,13 @@ def test_a_report_of_many_classes_is_small():
     (model,) = found["models"].values()
     assert (model["confusion"], "confusion" in found["left_out"]) == (None, True)
     assert model["per_output"]["class007"].keys() == {"precision", "recall", "f1"}
+
+
+def test_repeats_are_all_in_the_predictions(few):
+    second = replace(few, folds=(few.folds + 1) % few.k, curves={})
+    repeated = replace(few, curves={}, repeats=(few, second))
+    rows = rows_of(repeated)
+    assert list(rows[0])[:4] == ["repeat", "clip_id", "group", "fold"]
+    folds = [(row["repeat"], int(row["fold"])) for row in rows[::3]]
+    assert folds == [(str(r), f) for r in (0, 1) for f in repeated.repeats[r].folds]
+    assert "every out-of-fold prediction of every repeat" in report_html(repeated)

@@ -160,3 +160,22 @@ def test_links_to_files_named_like_clips(tmp_path):
     }
     with pytest.raises(BadOption, match="has no file for any clip, such as d"):
         links_of_folder(["d"], tmp_path / "media", tmp_path)
+
+
+def test_splits_that_cannot_be_honoured_are_named():
+    manifest = split_manifest(*["train"] * 20, *["test"] * 6)
+    clips = [replace(clip, group=f"g{i // 3}") for i, clip in enumerate(manifest.clips)]
+    leaking = replace(manifest, clips=tuple(clips))
+    for evaluation in (
+        extracted_clips(leaking, ExtractSettings(RunSettings(protocol="frozen"))),
+        clip_tables.imported_clips(leaking),
+    ):
+        assert evaluation.table.splits is None
+        assert evaluation.notes[0] == (
+            "the manifest's split is not used because group 'g6' is in the splits train and "
+            "test: the clips are cross-validated instead"
+        )
+    both = [replace(clip, fold=i % 2) for i, clip in enumerate(manifest.clips)]
+    evaluation = clip_tables.imported_clips(replace(manifest, clips=tuple(both)))
+    assert (evaluation.table.k, evaluation.table.splits) == (2, None)
+    assert "folds and a split: the folds are used" in evaluation.notes[0]

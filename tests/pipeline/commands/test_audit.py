@@ -114,3 +114,14 @@ def test_pieces_of_one_source_are_merged_but_not_dropped(program, tmp_path):
     program("mvemo", "audit", tmp_path / "f.h5", *words)
     with open_cache(tmp_path / "g.h5") as cache:
         assert (len(cache.table), len({*cache.table.groups})) == (n, n // 3)
+
+
+def test_splits_of_the_manifest_are_compared(features, program, tmp_path):
+    rows = [
+        f"c{i},{i}.mp3,{('calm', 'tense')[i // 2 % 2]},{'test' if i == 60 else 'train'}"
+        for i in range(120)
+    ]
+    (tmp_path / "clips.csv").write_text("\n".join(["clip_id,path,label,split", *rows]))
+    assert "duplicate-across-splits" in kinds(
+        program, features, "--manifest", tmp_path / "clips.csv"
+    )

@@ -17,6 +17,7 @@ import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 from server_samples import START, TOKEN, Server, write_songs
 
+from mvemo.manifests import read_manifest
 from mvemo.pipeline.desk.serve.app import SCHEMA
 
 DOCUMENT = json.loads(SCHEMA.read_text(encoding="utf-8"))
@@ -294,7 +295,49 @@ def test_a_killed_server_leaves_everything(model, tmp_path):
     assert not any("predicted 2 clips" in line for line in again.errors)
 
 
-def test_a_run_is_not_scanned(model):
-    server = Server(model, model.parent)
+def test_a_run_shows_its_confusions(model):
+    run = model.parent
+    server = Server(model, run)
+    clips = {clip["id"]: clip for clip in server.clips().values()}
+    report = valid("/api/v1/report", "get", server.get("report"))
+    classes, ids = report["confusion"]["classes"], report["confusion"]["ids"]
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    best = metrics["models"][metrics["choice"]["model"]]
+    assert report["confusion"]["counts"] == best["confusion"]
+    for i, j in ((i, j) for i in range(6) for j in range(6)):
+        for clip in map(clips.get, ids[i][j]):
+            assert clip["label"] == classes[j]
+            assert clip["notes"] == [f"true label: {classes[i]}"]
+    assert len(report["hard"]) == sum(len(ids[i][j]) for i in range(6) for j in range(6) if i != j)
+    assert server.client.get(f"/media/{report['hard'][0]}").status_code == 200
     assert server.client.post("/api/v1/scan").status_code == 422
     assert server.end() == 143
+
+
+def test_corrections_undo_and_learning(server):
+    song = server.clips()["song2.wav"]["id"]
+    classes = server.get("models").json()["models"][0]["outputs"]
+    url = f"/api/v1/corrections/{song}"
+    empty = server.client.post("/api/v1/learn", json={"name": "mine"})
+    assert empty.status_code == 422
+    for label in classes[:2]:
+        body = {"label": label, "annotator": "Ana", "comment": "two\nlines"}
+        clip = valid("/api/v1/corrections/{id}", "put", server.client.put(url, json=body))
+        assert clip["correction"]["label"] == label
+        stored = read_manifest(server.folder / ".mvemo" / "corrections.csv").clips
+        assert [stored_clip.label for stored_clip in stored] == [(label,)]
+    clip = valid("/api/v1/corrections/{id}", "delete", server.client.delete(url))
+    assert clip["correction"]["label"] == classes[0]
+    refused = server.client.put(url, json={"label": "nonsense"})
+    assert refused.status_code == 422
+    assert "unknown label 'nonsense'" in refused.json()["error"]
+    job = server.finished(server.client.post("/api/v1/learn", json={"name": "mine"}).json())
+    assert job["state"] == "done", job
+    assert job["result"]["n_corrections"] == 1
+    assert not job["result"]["enough"]
+    used = server.client.post("/api/v1/models/current", json={"name": "mine"})
+    assert server.finished(used.json()["job"])["state"] == "done"
+    current = [m["name"] for m in server.get("models").json()["models"] if m["current"]]
+    assert current == ["mine"]
+    again = server.get(f"clips/{song}").json()
+    assert (again["state"], again["model"].partition("/")[0]) == ("done", "demo (synthetic)")
