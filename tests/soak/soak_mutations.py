@@ -152,10 +152,10 @@ def attack(kind, number):
     return ""
 
 
-def attack_all(tally, kind, numbers):
+def attack_all(tally, kind, numbers, function="soak_mutations:attack"):
     """Attack a reader in worker processes, which survive a crash and end a hang."""
     limit = tally.patience * READ_SECONDS
-    calls = [Call(f"{__name__}:attack", (kind, number), seconds=limit) for number in numbers]
+    calls = [Call(function, (kind, number), seconds=limit) for number in numbers]
     for result in run_calls(calls):
         tally.add(f"mutated {kind}")
         died = result.error and f"seed {numbers[result.index]}: {result.error}"

@@ -1,5 +1,7 @@
 """A short, seeded part of the soak; `make soak` runs all of it."""
 
+import time
+
 import pytest
 import soak_mutations
 from soak_mutations import READERS, attack, attack_all, sources
@@ -30,10 +32,14 @@ def test_errors_that_are_not_ours_are_faults(monkeypatch):
     assert attack("array", 7).endswith(": ZeroDivisionError: in the reader")
 
 
+def hang_once(kind, number):
+    time.sleep(3600 if number == 0 else 0)
+
+
 def test_a_reader_that_hangs_is_a_fault_and_the_rest_is_tried(monkeypatch):
-    monkeypatch.setattr(soak_mutations, "READ_SECONDS", 0.001)
+    monkeypatch.setattr(soak_mutations, "READ_SECONDS", 1.0)
     tally = Tally()
-    attack_all(tally, "weights", range(2))
+    attack_all(tally, "weights", range(2), "test_soak:hang_once")
     assert tally.tried["mutated weights"] == 2
     assert "took longer" in tally.faults[0]
 
