@@ -229,16 +229,19 @@ const moved = (old, clip) => ["state", "doubt", "title", "model"].some((k) => ol
 export async function follow(keep) {
   for (let since = 0, wait = 0; ;) {
     try {
-      const { revision, clips, model } = await get(`clips?since=${since}&wait=${wait}`);
+      const { revision, clips, model, total } = await get(`clips?since=${since}&wait=${wait}`);
       const isMoved = clips.some((clip) => moved(state.clips.get(clip.id), clip));
       for (const clip of clips) state.clips.set(clip.id, keep(clip));
-      if (clips.length) forget();
       if (model !== state.model.name) await readModels(); // another page switched
+      // Of a large folder the first clips are shown, then all.
+      const isPart = since > 0 && clips.length >= 1000 && state.clips.size < total;
       [since, wait] = [revision, 20];
+      if (isPart) continue;
+      if (clips.length) forget();
       if (isMoved) [arrange(), compare()];
       else if (clips.length) tell("clips");
       if (clips.some((clip) => clip.id === state.current)) tell("changed");
-      if (clips.length) await pause(0.25); // enough while many clips change
+      if (clips.length && state.clips.size >= total) await pause(0.25); // enough while many clips change
     } catch {
       [since, wait] = [0, 0]; // the next server may count anew: read everything
       await pause(1);
