@@ -51,7 +51,7 @@ def find_package(name: str) -> PretrainedPackage:
     """
     packages = list_packages()
     for package in packages:
-        if name in (package.net, package.alias):
+        if name and name in (package.net, package.alias):
             return package
     raise BadOption(
         f"no package with weights of {name!r} is known; expected one of "

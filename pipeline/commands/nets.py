@@ -12,7 +12,7 @@ from click import argument, option
 
 from mvemo.manifests import text_files, text_table
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.commands.options import INPUT, OUT_FOLDER, PATH, typed_option
+from mvemo.pipeline.commands.options import ENTRY, INPUT, OUT_FOLDER, PATH, typed_option
 from mvemo.pipeline.console.messages import tell_notes
 
 if TYPE_CHECKING:
@@ -318,7 +318,7 @@ def _prediction(net: Net, video: Path) -> str:
 
 
 @click.command()
-@argument("names", nargs=-1, metavar="[NAME|FOLDER]...")
+@argument("names", nargs=-1, metavar="[NAME|FOLDER]...", type=ENTRY)
 @typed_option(
     "--onnx onnx_folder",
     OUT_FOLDER,

@@ -273,6 +273,7 @@ set_option = option(
 model_option = option(
     "--model",
     "model_name",
+    type=ENTRY,
     metavar="NAME|FOLDER",
     help="Name from `mvemo models`, or a folder that mvemo fuse --final wrote.  "
     "[default: songs, or music-video if all files have pictures]",
