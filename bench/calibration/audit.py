@@ -1,4 +1,4 @@
-"""Faults that the audit finds in made sets of 60 to 600 clips, and false alarms without faults."""
+"""Faults that the audit finds in synthetic sets of 60 to 600 clips, and false alarms without faults."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def made_set(seed: int = 0, n_groups: int = 1500) -> LabelledVectors:
         own = 0.7 * rng.normal(size=(n_groups, 16))[group] + 0.7 * rng.normal(size=(len(group), 16))
         vectors[name] = (means[labels] + own).astype(np.float32)
     groups = np.array([f"g{g}" for g in group])
-    return LabelledVectors("made", "multiclass", tuple("abcd"), vectors, labels, groups)
+    return LabelledVectors("synthetic", "multiclass", tuple("abcd"), vectors, labels, groups)
 
 
 def expected_and_found(
@@ -145,5 +145,5 @@ def rows(folder: Path, data: Path | None, n_runs: int = 60, n_train: int = 200) 
             covered.append(low <= found <= high)
             bias.append(expected - found)
         what = f"{one.name}, {n_train} training clips"
-        yield mean_row(f"{what}: interval holds the score of the rest", "95 %", covered)
-        yield mean_row(f"{what}: expected minus found", "0", bias)
+        yield mean_row(f"{what}: interval holds the score on the other clips", "95 %", covered)
+        yield mean_row(f"{what}: expected minus measured score", "0", bias)
