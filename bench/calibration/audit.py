@@ -1,4 +1,4 @@
-"""Faults that the audit finds in synthetic sets of 60 to 600 clips, and false alarms without faults."""
+"""Faults that the audit finds in synthetic sets of 60 to 600 clips, and its false alarms."""
 
 from __future__ import annotations
 
