@@ -11,9 +11,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAY_IMPORT = {
     "manifests": set(),
-    # All that cache shares: the one reader of tables and writer of files, and what labels are by
-    # task, since a cache keeps a manifest's labels and has to hold and check the same arrays.
-    # How tables are shown, and which groups are in several folds or parts.
+    # The only modules of manifests that cache may import. It reads tables, writes files, shows
+    # tables, holds labels in the same arrays with the same checks, and looks for groups that are
+    # in several folds.
     "cache": {
         "manifests.array_files",
         "manifests.array_types",
@@ -32,9 +32,9 @@ MAY_IMPORT = {
 }
 SOURCES = sorted(p for name in MAY_IMPORT for p in (ROOT / name).rglob("*.py"))
 
-# Rooms (folders, and modules at the top) of each package, from the ground floor up: a room
-# imports rooms of lower floors only. A new room is put on the lowest floor that it can be on.
-FLOORS = {
+# Layers of each package, the lowest first. A layer lists modules and subpackages, which import
+# from lower layers only. A new one is put into the lowest layer that its imports allow.
+LAYERS = {
     "manifests": (
         "array_types errors text_table",
         "plugins",
@@ -111,15 +111,15 @@ FLOORS = {
     ),
 }
 
-# Lines of code that each room may have, so that growth is seen where it happens. A new feature
-# takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
-# when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
+# Lines of code that each package may have, so that growth is seen where it happens. A new feature
+# takes at most 400 lines, and half of what it adds is saved elsewhere in its package. Lower a limit
+# when its package shrinks; what needs a higher one belongs into a higher layer, or into a plug-in.
 MOST_LINES = {
     "manifests": 6590,
     "cache": 4670,
     "extract": 12630,
     "fuse": 16040,
-    "pipeline": 11510,  # without the two rooms above it
+    "pipeline": 11510,  # without the two packages above it
     "pipeline/desk": 3560,
     "pipeline/studies": 3520,
 }
@@ -164,8 +164,8 @@ def test_imports_point_down(path: Path):
             assert folder == own or {folder, inside} & MAY_IMPORT[own], f"{path}: {name}"
 
 
-def room_of(name: str, package: str) -> str:
-    """The room that a module of a package is in; empty for the package itself."""
+def top_module(name: str, package: str) -> str:
+    """Return the module or subpackage of a package that has this name; '' for the package."""
     return name.removeprefix(f"mvemo.{package}").removeprefix(".").split(".")[0]
 
 
@@ -183,45 +183,45 @@ def test_json_and_toml_are_read_with_limits(path: Path):
     assert not {"json.load", "json.loads", "json.JSONDecoder"} & calls
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_every_room_is_on_one_floor(package: str):
-    listed = [room for floor in FLOORS[package] for room in floor.split()]
+@pytest.mark.parametrize("package", LAYERS)
+def test_every_module_is_in_one_layer(package: str):
+    listed = [module for layer in LAYERS[package] for module in layer.split()]
     paths = (path.relative_to(ROOT / package) for path in (ROOT / package).rglob("*.py"))
-    rooms = {path.parts[0].removesuffix(".py") for path in paths} - {"__init__"}
-    assert sorted(listed) == sorted(rooms)
+    modules = {path.parts[0].removesuffix(".py") for path in paths} - {"__init__"}
+    assert sorted(listed) == sorted(modules)
 
 
-@pytest.mark.parametrize("package", FLOORS)
-def test_rooms_import_lower_floors_only(package: str):
-    floor_of = {room: i for i, floor in enumerate(FLOORS[package]) for room in floor.split()}
+@pytest.mark.parametrize("package", LAYERS)
+def test_modules_import_lower_layers_only(package: str):
+    layer_of = {module: i for i, layer in enumerate(LAYERS[package]) for module in layer.split()}
     problems = []
     for path in (ROOT / package).rglob("*.py"):
-        room = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
-        if room == "__init__":
+        module = path.relative_to(ROOT / package).parts[0].removesuffix(".py")
+        if module == "__init__":
             continue
         for name in imported(path):
             if not f"{name}.".startswith(f"mvemo.{package}."):
                 continue
-            other = room_of(name, package)
-            if other != room and (not other or floor_of[other] >= floor_of[room]):
+            other = top_module(name, package)
+            if other != module and (not other or layer_of[other] >= layer_of[module]):
                 problems.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not problems
 
 
-@pytest.mark.parametrize("room", ["desk", "studies"])
-def test_rooms_behind_an_entry_point_are_imported_by_nothing(room: str):
-    others = [p for p in SOURCES if ROOT / "pipeline" / room not in p.parents]
-    name = f"mvemo.pipeline.{room}"
+@pytest.mark.parametrize("package", ["desk", "studies"])
+def test_packages_behind_an_entry_point_are_imported_by_nothing(package: str):
+    others = [p for p in SOURCES if ROOT / "pipeline" / package not in p.parents]
+    name = f"mvemo.pipeline.{package}"
     assert not [p for p in others if any(f"{n}.".startswith(f"{name}.") for n in imported(p))]
 
 
-@pytest.mark.parametrize("room", MOST_LINES)
-def test_no_room_outgrows_its_limit(room: str):
-    others = [ROOT / other for other in MOST_LINES if other.startswith(f"{room}/")]
-    paths = [p for p in SOURCES if p.is_relative_to(ROOT / room)]
+@pytest.mark.parametrize("package", MOST_LINES)
+def test_no_package_outgrows_its_limit(package: str):
+    others = [ROOT / other for other in MOST_LINES if other.startswith(f"{package}/")]
+    paths = [p for p in SOURCES if p.is_relative_to(ROOT / package)]
     paths = [p for p in paths if not any(p.is_relative_to(other) for other in others)]
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths)
-    assert lines <= MOST_LINES[room], f"{room} has {lines} lines"
+    assert lines <= MOST_LINES[package], f"{package} has {lines} lines"
 
 
 def tracked(*options: str) -> list[str]:

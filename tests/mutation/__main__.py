@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from mutants import ROOMS, Mutant, draw_mutants
+from mutants import PACKAGES, Mutant, draw_mutants
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = ROOT / ".mutation"
@@ -34,12 +34,12 @@ def cover(jobs: int) -> None:
     """Run all tests under coverage and print the share of lines that they run."""
     KEPT.mkdir(exist_ok=True)
     config = KEPT / "coveragerc"
-    rooms = ",".join(str(ROOT / room) for room in ROOMS)
+    packages = ",".join(str(ROOT / package) for package in PACKAGES)
     config.write_text(
-        f"[run]\ndata_file = {KEPT / 'coverage'}\nsource = {rooms}\n"
+        f"[run]\ndata_file = {KEPT / 'coverage'}\nsource = {packages}\n"
         "patch = subprocess\nparallel = true\n"
     )
-    sources = [f"--cov={room}" for room in ROOMS]
+    sources = [f"--cov={package}" for package in PACKAGES]
     options = (f"--cov-config={config}", "--cov-context=test", "--cov-report=")
     parallel = ("-n", str(jobs), "--dist", "loadfile", "-p", "no:cacheprovider", "-q")
     subprocess.run([sys.executable, "-m", "pytest", *parallel, *sources, *options], cwd=ROOT)
@@ -72,9 +72,9 @@ def mutate(n: int, seed: int, jobs: int, n_tests: int) -> None:
                 print(
                     f"{len(caught)}/{n} {'caught  ' if result else 'SURVIVED'} {mutant}", flush=True
                 )
-    rooms = Counter(m.path.split("/")[0] for m, c in zip(mutants, caught, strict=True) if c)
+    packages = Counter(m.path.split("/")[0] for m, c in zip(mutants, caught, strict=True) if c)
     totals = Counter(m.path.split("/")[0] for m in mutants)
-    print(", ".join(f"{room} {rooms[room]} of {totals[room]}" for room in ROOMS))
+    print(", ".join(f"{package} {packages[package]} of {totals[package]}" for package in PACKAGES))
     print(f"{sum(caught)} of {len(mutants)} caught: {100 * sum(caught) / len(mutants):.1f} %")
     found = [{"mutant": str(m), "caught": c} for m, c in zip(mutants, caught, strict=True)]
     (KEPT / f"mutants-{seed}.json").write_text(json.dumps(found, indent=1))
@@ -135,7 +135,7 @@ def copy_tree(folder: Path) -> Path:
     if (ROOT.parent / "shared").is_dir() and not (folder.parent / "shared").exists():
         (folder.parent / "shared").symlink_to(ROOT.parent / "shared")
     (folder / "types/mvemo").mkdir(parents=True)
-    for name in (*ROOMS, "__init__.py", "py.typed"):
+    for name in (*PACKAGES, "__init__.py", "py.typed"):
         (folder / "types/mvemo" / name).symlink_to(folder / name)
     return folder
 

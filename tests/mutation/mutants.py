@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOMS = ("cache", "extract", "fuse", "manifests", "pipeline")
+PACKAGES = ("cache", "extract", "fuse", "manifests", "pipeline")
 FLIPPED = {
     ast.Eq: ast.NotEq,
     ast.NotEq: ast.Eq,
@@ -42,17 +42,17 @@ class Mutant:
 
 
 def draw_mutants(root: Path, n: int, seed: int) -> list[Mutant]:
-    """Draw n mutants, equally many of each room and, in a room, of each kind of change."""
+    """Draw n mutants, equally many of each package and, in a package, of each kind of change."""
     rng = random.Random(seed)
     drawn = []
-    for room in ROOMS:
+    for package in PACKAGES:
         kinds: dict[str, list[Mutant]] = {}
-        for path in sorted((root / room).rglob("*.py")):
+        for path in sorted((root / package).rglob("*.py")):
             for mutant in mutants_of(path.read_text(), path.relative_to(root).as_posix()):
                 kinds.setdefault(mutant.kind, []).append(mutant)
-        per_room = n // len(ROOMS)
+        per_package = n // len(PACKAGES)
         for i, kind in enumerate(sorted(kinds)):
-            share = per_room // len(kinds) + (i < per_room % len(kinds))
+            share = per_package // len(kinds) + (i < per_package % len(kinds))
             drawn += rng.sample(kinds[kind], min(share, len(kinds[kind])))
     return drawn
 

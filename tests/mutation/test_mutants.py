@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from mutants import ROOMS, draw_mutants, mutants_of
+from mutants import PACKAGES, draw_mutants, mutants_of
 
 SOURCE = '''\
 LIMIT = 3
@@ -37,12 +37,14 @@ def test_every_comparison_constant_and_line_of_a_function_is_a_mutant():
         assert [i for i, (a, b) in enumerate(changed, 1) if a != b] == [mutant.line]
 
 
-def test_draws_are_spread_over_the_rooms_and_repeated_by_their_seed(tmp_path: Path) -> None:
-    for room in ROOMS:
-        (tmp_path / room).mkdir()
-        (tmp_path / room / "f.py").write_text(SOURCE)
+def test_draws_are_spread_over_the_packages_and_repeated_by_their_seed(tmp_path: Path) -> None:
+    for package in PACKAGES:
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "f.py").write_text(SOURCE)
     drawn = draw_mutants(tmp_path, 15, seed=3)
-    assert [m.path.split("/")[0] for m in drawn] == [room for room in ROOMS for _ in range(3)]
+    assert [m.path.split("/")[0] for m in drawn] == [
+        package for package in PACKAGES for _ in range(3)
+    ]
     assert {m.kind for m in drawn} == {"compare", "constant", "drop"}
     assert drawn == draw_mutants(tmp_path, 15, seed=3)
     assert drawn != draw_mutants(tmp_path, 15, seed=4)
