@@ -18,16 +18,13 @@ from mvemo.manifests.errors import Problems
 from mvemo.manifests.labels import Label, LabelKind, label_kind
 from mvemo.manifests.model import Manifest
 
-# Columns of a manifest in addition to those of `Clip`: who gave the row's label; the number of
-# people behind a clip's label; the standard deviation of one of them for a target; the share of
-# them whose class is that of the majority of the others; the number of them who gave a class; and
-# the deviation without what each annotator's ratings are above or below the others' on average.
-ANNOTATOR = "annotator"
-ANNOTATORS = "annotators"
-DEVIATION = "{} deviation"
-AGREEMENT = "agreement"
-VOTES = "{} votes"
-RESIDUAL = "{} residual deviation"
+# Columns of a manifest in addition to those of `Clip`.
+ANNOTATOR = "annotator"  # the person who gave the label of the row
+ANNOTATORS = "annotators"  # number of people behind the label of the clip
+DEVIATION = "{} deviation"  # standard deviation of one annotator's rating of a target
+AGREEMENT = "agreement"  # mean agreement of one annotator with the majority of the others
+VOTES = "{} votes"  # number of annotators who gave a class
+RESIDUAL = "{} residual deviation"  # deviation without the mean difference between annotators
 
 Extra = list[tuple[str, str]]
 
@@ -35,7 +32,7 @@ Extra = list[tuple[str, str]]
 def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra]:
     """Return the mean of ratings (annotators, targets), their deviations and their number.
 
-    A NaN is a rating that was not given; the target with the fewest ratings counts.
+    NaN stands for a missing rating. The number is that of the target with the fewest ratings.
     """
     values = np.ascontiguousarray(np.transpose(ratings), np.float64)
     given = [column[np.isfinite(column)] for column in values]
@@ -49,10 +46,10 @@ def mean_label(targets: Sequence[str], ratings: ArrayLike) -> tuple[Label, Extra
 
 
 def majority_label(votes: Sequence[str]) -> tuple[Label, Extra]:
-    """Return the most frequent class (of equals the first in the alphabet), and the agreement.
+    """Return the most frequent class (the alphabet decides ties), and the mean agreement.
 
-    The agreement is the mean over annotators of 1 if their class is that of the majority of the
-    others, which is 1 / m if m classes are equally frequent among the others.
+    An annotator whose class is the most frequent one among the others has an agreement of 1, or of
+    1 / m if m classes are equally frequent among the others; all other annotators have 0.
     """
     counts, agreement = Counter(votes), 0.0
     for name, count in counts.items():
@@ -115,7 +112,7 @@ def two_way_icc(means: F64, deviations: F64, residuals: F64, k: float) -> tuple[
 
 
 def _residual_deviations(targets: Sequence[str], clips: Sequence[Sequence[Row]]) -> list[Extra]:
-    """Return the cells `RESIDUAL` of each clip; none unless all annotators rated all clips."""
+    """Return each clip's cells of `RESIDUAL`; no cells if an annotator did not rate all clips."""
     given = [{dict(row.extra)[ANNOTATOR]: row.label for row in rows} for rows in clips]
     people = given[0].keys()
     if any(one.keys() != people for one in given):
@@ -146,7 +143,7 @@ def merge_annotators(
 ) -> tuple[list[Row], list[str]]:
     """Return one row for each clip whose rows differ in the annotator, and notes on them.
 
-    Blank labels do not count. A clip that has only these is a problem, or left out with `skip`.
+    Blank labels do not count. A clip with only blank labels is a problem, or left out with `skip`.
     """
     by_clip: dict[Any, list[Row]] = {}
     for row in rows:
@@ -229,13 +226,12 @@ def _clip(row: Row) -> Any:
 
 
 def disagreement_of(manifest: Manifest) -> F64 | None:
-    """Return float64 (clips, 1 + n): the number of annotators, and how they disagree; or None.
+    """Return each clip's number of annotators and their disagreement, float64 (clips, 1 + n).
 
-    For ratings that is the standard deviation of one annotator for each target and, if known, the
-    same without the annotators' biases (`RESIDUAL`); for classes the
-    share of annotators who do not agree with the majority and, if they are known, the number of
-    votes for each class. NaN stands for unknown.
-    Raise `BadManifest` for cells that are not such numbers.
+    The disagreement on ratings is `DEVIATION` for each target and, if known, `RESIDUAL` for each
+    target. That on classes is the share of annotators who do not agree with the majority and, if
+    known, the number of votes for each class. NaN stands for an unknown value. Return None if
+    there is no disagreement; raise `BadManifest` for cells that are not such numbers.
     """
     kind = label_kind(manifest.task)
     names = [DEVIATION.format(name) for name in manifest.classes] if kind.numeric else [AGREEMENT]
@@ -243,7 +239,7 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
     if not (kind.numeric or kind.exclusive) or not known & {*names}:
         return None
     if not kind.numeric and ANNOTATORS not in known:
-        # Without the number of annotators, the column has another meaning.
+        # Without the number of annotators, a column of this name may mean something else.
         return None
     more = [(RESIDUAL if kind.numeric else VOTES).format(name) for name in manifest.classes]
     names = [ANNOTATORS, *names, *more * bool(known & {*more})]
@@ -263,7 +259,7 @@ def disagreement_of(manifest: Manifest) -> F64 | None:
     problems.raise_any()
     if not kind.numeric:
         found[:, 1] = 1 - found[:, 1]
-        # Votes for classes that a scheme has replaced are lost, so those of the clip do not count.
+        # If a scheme replaced classes, some votes are missing, and the clip's votes are not used.
         whole = np.nansum(found[:, 2:], axis=1) == found[:, 0]
         found[:, 2:] = np.where(whole[:, None], np.nan_to_num(found[:, 2:]), np.nan)
     return found

@@ -1,4 +1,4 @@
-"""Numbers in the cells of a table: the one reading that all tables share.
+"""Numbers in the cells of a table, read in the same way for all tables.
 
 A number is what `float` accepts in ASCII without an underscore: digits with an optional sign,
 decimal point and exponent (``3.1``, ``-.5``, ``12e1``), or ``nan`` and ``inf`` in any case. Blanks

@@ -52,14 +52,14 @@ class RowParser:
 
     table: TableRows
     kind: LabelKind
-    spread: bool  # each target or tag has a column
+    spread: bool  # True if each target or tag has a column
     classes: Names | None
     mapped: Mapping[str, str]  # our names of columns -> the file's
-    recognised: Mapping[str, str]  # the same of columns that were not mapped, but recognised
+    recognised: Mapping[str, str]  # our names of recognised columns -> the file's
     root: Path
     media: bool
     problems: Problems
-    blanks: bool = False  # a clip has several rows, of which some may lack a label
+    blanks: bool = False  # True if a clip has several rows, some of which may lack a label
 
     def parse(self) -> list[Row]:
         """Return the rows; errors are added to `problems`."""
@@ -67,7 +67,7 @@ class RowParser:
         if not self._place:
             return []
         self._shared = [key for key in self._place if key not in _OF_ROW]
-        # Label, start, duration, fold and split by the texts of their cells.
+        # Texts of the cells of label, start, duration, fold and split -> their values.
         self._known: dict[tuple[str, ...], tuple[Any, ...]] = {}
         used = set(self._place.values())
         # Other columns are kept only if their meaning is known, as in our own files.
@@ -82,7 +82,7 @@ class RowParser:
             self.table = replace(self.table, rows=(self.table.rows[0], *full))
         columns = {key: self.table.cells(key) for key in self._place}
         if "path" in columns and self.table.kind:
-            # Our own files may have paths with outer spaces; others put spaces after commas.
+            # Paths of mvemo may begin or end with a space; other files have spaces after commas.
             raw = [cells[self._place["path"]] for _, cells in full]
             columns["path"] = [path if path.strip() else "" for path in raw]
         name = "path" if "path" in columns else "clip_id"
@@ -182,7 +182,7 @@ class RowParser:
 
 
 def parse_stretch(cells: Mapping[str, str], report: Report) -> tuple[float, float | None]:
-    """Return start (0) and duration (None, or up to an end) in seconds; report bad values."""
+    """Return start (default 0) and duration (default None) in seconds; report bad values."""
     found = {"start": 0.0, "duration": 0.0, "end": 0.0}
     for name in found:
         if not (cell := cells.get(name)):

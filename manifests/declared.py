@@ -9,7 +9,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.plugins import offered
 
 T = TypeVar("T")
-# No setting is larger.
+# Largest value of a setting.
 LARGEST = 1e10
 _LIMITS = {"ge": "{ge:.12g} or more", "gt": "above {gt:.12g}"}
 _LIMITS |= {"le": "at most {le:.12g}", "lt": "below {lt:.12g}"}

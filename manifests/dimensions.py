@@ -74,7 +74,7 @@ def place_of(ratings: Mapping[str, float], weights: Mapping[str, float]) -> Plac
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name in lower case, also where no mark is between them."""
+    """Return the words of a name in lower case; known words may be joined without a mark."""
     found: list[str] = []
     for word in words_of(name):
         joined = _JOINED.fullmatch(word)

@@ -36,7 +36,7 @@ class Journal:
                     fcntl.flock(file, fcntl.LOCK_EX)  # until the file is closed
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(size - 1, 0))
-                # A torn last line is ended, so that only this line is lost.
+                # An incomplete last line gets a line end, so that only this line is lost.
                 rest = memoryview(b"\n" * (file.read(1) not in (b"", b"\n")) + text)
                 try:
                     while rest:

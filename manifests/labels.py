@@ -174,7 +174,7 @@ _KINDS = {
     "multiclass": LabelKind("multiclass", exclusive=True),
     "multilabel": LabelKind("multilabel", named_by_columns=True),
     "regression": LabelKind("regression", numeric=True),
-    # Like tags of which there are none; nothing is trained or scored.
+    # Clips without labels; nothing is trained on them or scored.
     UNLABELLED: LabelKind(UNLABELLED),
 }
 

@@ -84,7 +84,7 @@ class Manifest:
             (c.clip_id, c.path, c.label, c.group, c.start, c.duration, c.fold, c.split)
             for c in self.clips
         ]
-        # Manifests without a scale keep the digest from before scales existed.
+        # A missing scale is left out, so that it does not change the digest.
         facts = [self.task, self.classes, clips, *filter(None, [self.scale])]
         text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -159,7 +159,7 @@ def write_manifest(manifest: Manifest, path: str | Path) -> None:
     for name in ("fold", "split"):
         columns += [name] * any(getattr(clip, name) is not None for clip in clips)
     extra = dict.fromkeys(name for clip in clips for name, _ in clip.extra)
-    # The classes of clips whose ratings are the labels are kept, too.
+    # If ratings are the labels, a column `label` with classes is kept, too.
     columns += [name for name in extra if name not in (*RESERVED[1:], *columns)]
     rows: list[list[Any]] = [["clip_id", *columns]]
     for clip in clips:

@@ -38,7 +38,7 @@ class Plugin:
     """Object of a package or file that mvemo uses by its name."""
 
     kind: str  # one of `KINDS`
-    name: str  # by which commands, profiles and tables call it
+    name: str  # its name in commands, profiles and tables
     source: str  # package, or path of the file
     version: str  # of the package; empty for a file
     module: str  # path of the Python file, or name of the module

@@ -1,7 +1,7 @@
 """Reading and checking of manifests; every problem is reported at once.
 
-A manifest is a CSV file in UTF-8. Lines above the table may state what a table cannot; mvemo itself
-writes this as JSON into the name of an empty last column, so that any program reads the table::
+A manifest is a CSV file in UTF-8. Lines above the table may state its settings. mvemo itself writes
+the settings as JSON into the name of an empty last column, so that any program reads the table::
 
     # mvemo manifest 1
     # name: my videos
@@ -42,8 +42,9 @@ class ManifestOptions:
     Parameters
     ----------
     root
-        Folder of the media files; default: the folder that the file states, otherwise its own
-        folder, or the common folder of absolute paths, or of paths above it that all exist.
+        Folder of the media files. Default: the folder that the file states. If it states none, the
+        file's own folder, or the common folder of paths that are all absolute, or that lead out of
+        the file's folder to files that exist.
     columns
         Column names of the file, by our names, where they differ: ``{"path": "file"}``. For
         regression and multilabel, other names are targets or tags.
@@ -174,7 +175,7 @@ def _parse(
     if problems.found:
         return Manifest(path.stem, "multiclass", (), (), path.parent), []
     if table.kind and given.task not in (None, table.setting("task", "multiclass").lower()):
-        # The classes that the file states are those of another task.
+        # The stated classes belong to another task.
         table = replace(table, settings={k: v for k, v in table.settings.items() if k != "classes"})
     synthetic = _is_synthetic(table, problems)
     task = _stated_task(table, given, problems)
@@ -212,13 +213,13 @@ def _parse(
     several = ANNOTATOR in table.header and (kind.numeric or kind.exclusive)
     facts = (table, kind, spread, classes, stated, found.named, root, media, problems, several)
     parser = clip_rows.RowParser(*facts)
-    # Questions come first: rows cannot be read before they are answered.
+    # Rows cannot be read before the user has answered the questions.
     rows = parser.parse() if table.rows and not found.questions else []
     n_rows = len(rows)
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes or (), rows, problems)
-    # The column may be a target, or mean something else.
+    # A column of this name may also be a target.
     if several and rows and ANNOTATOR in dict(rows[0].extra):
         rows, merged = merge_annotators(rows, kind, classes or (), problems, given.skip_unlabelled)
         notes += merged
@@ -358,9 +359,9 @@ def _stated_task(
 def _recognised(
     table: tables.TableRows, given: ManifestOptions, task: Task | None, problems: Problems
 ) -> tuple[tables.TableRows, recognition.Recognised]:
-    """Return the table with our names of its columns, and what the columns are.
+    """Return the table with its columns renamed to ours, and the meaning of the columns.
 
-    Of a file of mvemo, only targets and tags are recognised that it does not list.
+    In a file of mvemo, only targets and tags that it does not list are recognised.
     """
     if table.kind or table.predicted_by:
         table = table.with_path()
@@ -378,7 +379,7 @@ def _recognised(
         problems.add(0, question)
     chosen = {n: n for n in given.columns if n not in (*tables.RESERVED, *found.columns)}
     if chosen and task:
-        # The named targets or tags are all, and no other column is the label.
+        # The user named all targets or tags, so no other column is the label.
         columns = {k: v for k, v in found.columns.items() if k != "label" or k in given.columns}
         found = replace(found, targets=chosen, columns=columns)
     if "classes" in table.settings:

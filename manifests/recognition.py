@@ -27,7 +27,7 @@ _WORDS = read_toml(Path(__file__).with_name("columns.toml"))
 _NAMES, _OTHER = _WORDS["names"], _WORDS["other"]
 # Names of groups if their cells repeat.
 _WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|session|series")
-# Texts that a spreadsheet made of others, such as 1-2 or 3.5.
+# Dates that a spreadsheet writes for texts such as 1-2 or 3.5.
 _MONTHS = "jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec|mrz|mär|mai|okt|dez"
 _DATE = re.compile(
     rf"\d{{1,2}}[-. /]*({_MONTHS})[a-z]?\.?|({_MONTHS})[-. /]+\d\d|\d{{4}}-\d\d-\d\d( 00:00:00)?",
@@ -35,11 +35,11 @@ _DATE = re.compile(
 )
 # Longest start or duration, in seconds, that is recognised: larger numbers count samples.
 _MOST_SECONDS = 7200
-# Largest difference of times, in seconds, that is rounding.
+# Largest difference of times, in seconds, that counts as a rounding error.
 _ROUNDED = 0.051
 # A number in a form that is refused, such as 1.234,5 or 50 %.
 _LIKE_NUMBER = re.compile(r"[^a-z]*\d[^a-z]*", re.I).fullmatch
-_PREFIX = "label_"  # of a column of ratings, or of 0 and 1
+_PREFIX = "label_"  # of the names of columns with ratings, or with 0 and 1 for a tag
 # Possible separators of the tags in a cell; the first separator that occurs is used.
 _MARKS = (";", "|", ",")
 _SUFFIX = re.compile(r"\.(wav|mp3|ogg|oga|opus|flac|m4a|aac|aiff?|mp4|mkv|avi|mov|webm|m4v)$", re.I)
@@ -61,7 +61,7 @@ class Recognised:
 
     @property
     def named(self) -> dict[str, str]:
-        """Our names of all recognised columns, and theirs."""
+        """All recognised columns: our name -> theirs."""
         kept = {DEVIATION.format(name): column for name, column in self.deviations.items()}
         return {**self.kept, **self.columns, **self.targets, **kept}
 
@@ -74,7 +74,7 @@ class Recognised:
 
     @property
     def renamed(self) -> dict[str, str]:
-        """Our names of the columns to rename, and theirs; a duration loses its name to an end."""
+        """The columns to rename: our name -> theirs."""
         renamed = {ours: theirs for ours, theirs in self.named.items() if ours != theirs}
         return {**renamed, **self.unnamed}
 
@@ -84,7 +84,7 @@ def recognise(
 ) -> Recognised:
     """Recognise the columns of a table.
 
-    `given` has the columns that the user named, by our names; they are not asked for.
+    `given` maps our names to the columns that the user named; there is no question about these.
     """
     return _Recogniser(table, [*filter(None, table.header)], dict(given or {}), task).run()
 
@@ -103,7 +103,7 @@ class _Recogniser:
     deviations: dict[str, str] = field(default_factory=dict)
 
     def sample(self, name: str) -> list[str]:
-        """Return about `_SAMPLE` cells from all over a column."""
+        """Return at most `_SAMPLE` cells, evenly spread over a column."""
         cells = self.table.cells(name)
         return cells[:: 1 + len(cells) // _SAMPLE]
 
@@ -113,14 +113,14 @@ class _Recogniser:
 
     def run(self) -> Recognised:
         if any(_SUFFIX.search(name) or "|" in name for name in self.header):
-            # The first row is a clip, or its cells are not separated.
+            # There is no header: the first row is a clip, or is not separated into cells.
             return Recognised(task=self.task or "multiclass")
         if rows := [n for n in self.header if self.header.count(n) > 1 and n in self.sample(n)]:
             text = f"the first row holds {rows[0]!r} like the rows below it: write names above them"
             return Recognised(task=self.task or "multiclass", questions=(text,))
         self.columns |= {ours: name for ours, name in self.given.items() if ours in _NAMES}
         self._find_path()
-        # The annotator comes first, because then ids repeat.
+        # The annotator comes first: if there is one, ids may repeat.
         of_clip = ("clip_id", "group", "start", "duration", "end", "fold", "split")
         for ours in (ANNOTATOR, *of_clip, ANNOTATORS):
             self._find(ours)
@@ -135,7 +135,7 @@ class _Recogniser:
         free = [name for name in self.header if name not in {*self.columns.values()}]
         of_means, of_deviations = rated_columns(free)
         rated_names = {*chain(*of_means.values()), *of_deviations.values()}
-        # A few wrong cells of a rating are problems of their rows.
+        # A column with the name of a rating may have a few wrong cells, which are reported later.
         numbers = [
             name
             for name in free
@@ -285,7 +285,7 @@ class _Recogniser:
         self.questions.append(f"{text}: give {cure} to {commands}")
 
     def _named(self, ours: str) -> list[str]:
-        """Return the columns with one of the names of ours, in order of preference."""
+        """Return the columns whose name may stand for our name `ours`, the most likely first."""
         known = _NAMES[ours]
         named = [name for name in self.header if _plain(name) in known]
         return sorted(named, key=lambda name: (name != ours, known.index(_plain(name))))
@@ -315,9 +315,9 @@ class _Recogniser:
             return
         names = (name for name in self._named(ours) if name not in self.columns.values())
         suiting = (name for name in names if self._suits(ours, name))
-        # Ids and groups have an order of preference.
+        # Of several ids or groups, the most likely one is taken.
         suited = [*islice(suiting, 1 if ours in ("clip_id", "group") else None)]
-        # Next to another name, an offset is something else.
+        # An offset counts only if there is no other column.
         suited = [name for name in suited if _plain(name) != "offset"] or suited
         if not suited:
             return
@@ -329,7 +329,7 @@ class _Recogniser:
             self._note(f"{ours}: column {suited[0]!r}{n}", ours, suited[0])
 
     def _choose_end(self) -> None:
-        """Take durations from the end of each segment, if no other column has them."""
+        """Keep only one of the columns of ends and durations; ask the user if they disagree."""
         columns = self.columns
         if "end" not in columns:
             return
@@ -373,7 +373,7 @@ class _Recogniser:
                 return different > 1
             if ANNOTATOR not in self.columns:
                 return different == len(cells)
-            # With annotators, ids that occur once are those of rows.
+            # If there are annotators, ids that occur only once are ids of rows, not of clips.
             return different < len(cells) and "path" not in self.columns
         if ours == ANNOTATOR:
             path = self.columns.get("path")

@@ -39,12 +39,13 @@ _VERSION = re.compile(r"#\s*mvemo\s+([a-z]+)\s+(\S+)\s*$")
 _STATED = re.compile(r"\s*\"?sep=(.)\"?\s*$", re.IGNORECASE)
 # The beginning of a cell that a spreadsheet would run as a formula.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
-# A number with a decimal comma, one whose comma may separate thousands, and a number next to which
-# such a comma is doubtful.
+# A number with a decimal comma.
 _COMMA = re.compile(r"[+-]?\d*,\d+(?:e[+-]?\d+)?", re.IGNORECASE)
+# A number whose comma may separate thousands. In the same column as a number with a point or with
+# three digits in a row, the comma is not read as a decimal comma.
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 _DOUBTFUL = re.compile(r"\.|\d{3}")
-# Words for a missing value; in a column of labels, only the first ones.
+# Words for a missing value: in a column of labels, and in all other columns.
 _NAN = {"", "nan", "#n/a", "<na>", "nat", "null", "na", "n/a", "n.a.", "#na"}
 _MISSING = _NAN | {"none", "-", "--", "?"}
 # Beginnings of a cell with a list in JSON, or in Python's form, which is refused.
@@ -61,7 +62,7 @@ _INVISIBLE = re.compile("[\u200b\u2060\ufeff]")
 class TableRows:
     """Content of a table file."""
 
-    # Of the settings in the header (`stated_header`), or of lines ``# mvemo KIND VERSION``.
+    # Kind and version of the table, from its header (`stated_header`) or ``# mvemo KIND VERSION``.
     kind: str = ""
     version: str = ""
     # Settings of the header and of lines ``# key: value``: key in lower case -> (line, value).
@@ -91,13 +92,13 @@ class TableRows:
 
     @cached_property
     def _columns(self) -> dict[str, list[str]]:
-        """Cells that were read before, by column."""
+        """Cells by column, filled by `cells`."""
         return {}
 
     def points(self, cells: Sequence[str]) -> Sequence[str]:
         """Return the cells of a column of numbers with points instead of decimal commas.
 
-        A comma that may separate thousands stays, so that its cell is refused.
+        Commas that may separate thousands are kept, so that their cells are refused.
         """
         different = {*cells}
         commas = {cell for cell in different if "," in cell and _COMMA.fullmatch(cell)}
@@ -108,7 +109,7 @@ class TableRows:
         return [cell.replace(",", ".") if cell in commas else cell for cell in cells]
 
     def with_points(self, names: Iterable[str]) -> tuple[TableRows, list[str]]:
-        """Return the table with points in columns of numbers, and notes on columns with both."""
+        """Return the table with decimal points in some columns, and notes on mixed columns."""
         table, notes = self, []
         for name in names:
             cells = self.cells(name)
@@ -120,7 +121,7 @@ class TableRows:
         return table, notes
 
     def with_cells(self, name: str, new: Mapping[str, str]) -> TableRows:
-        """Return the table with other texts in a column; `new` maps the texts to replace."""
+        """Return the table with replaced texts in a column; `new` maps old texts to new ones."""
         i, (head, *rows) = self.header.index(name), self.rows
         changed = [
             (line, [*row[:i], new.get(row[i].strip(), row[i]), *row[i + 1 :]] if row[i:] else row)

@@ -1,4 +1,4 @@
-"""Facts that file names state: sources of clips, and two-digit numbers (see ``ravdess.toml``)."""
+"""Facts in file names: sources of clips, and the numbers of RAVDESS (see ``ravdess.toml``)."""
 
 import posixpath
 import re
@@ -163,7 +163,7 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
     """Return pairs of groups that differ only by case, spaces or one letter: typing errors."""
-    # Each key (a name without spaces, also with one letter replaced by a gap) -> first name.
+    # Name without spaces, also with `?` for one letter -> first group with it.
     first: dict[str, str] = {}
     pairs = set()
     for group in sorted({clip.group for clip in manifest.clips if clip.group != clip.clip_id}):
@@ -174,7 +174,7 @@ def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
 
 
 def _with_a_letter_open(words: Sequence[str]) -> Iterator[str]:
-    """Yield the joined words with one letter of a long word replaced by a gap, or a gap added."""
+    """Yield the joined words with ``?`` for one letter of a long word, or ``?`` inserted."""
     for i, word in enumerate(words):
         if len(word) < _LONG_WORD or not word.isalpha():
             continue

@@ -70,8 +70,8 @@ def find_by_layout(
     """Return the clips of a data set's folder.
 
     `media` are the paths of its media files, None to take all clips without media. `number` is
-    the number of the split, if there are several. `tags` chooses tags with columns: their names,
-    ``all``, or the ones with the layout's prefix, which is the default.
+    the number of the split, if there are several. `tags` chooses among tags with a column each:
+    their names, ``all``, or by default the tags with the layout's prefix.
     """
     assert layout.media is not None
     every = _joined(layout, folder, number)
@@ -135,7 +135,7 @@ def _remarks(
 
 
 def _keyword(columns: TagColumns) -> str:
-    """Return the name of the tags that have the prefix: ``emotion``."""
+    """Return the word for tags with the prefix, such as ``emotion`` for ``Emotion-``."""
     return columns.prefix.strip("-_ ").casefold()
 
 
@@ -188,7 +188,7 @@ def _plain(name: str) -> str:
 def _files_by_name(
     ids: Sequence[str], media: Sequence[str] | None
 ) -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Map ids to media files with their names; return also the files without an id."""
+    """Map ids to the media files named like them; also return the files that no id names."""
     stems = {posixpath.splitext(posixpath.basename(path))[0]: path for path in media or ()}
     alike = {bare_name(stem): path for stem, path in stems.items()}
     found = {name: stems.get(name) or alike.get(bare_name(name), "") for name in ids}
@@ -203,7 +203,7 @@ def has_tables(layout: Layout, folder: Path) -> bool:
 
 
 def _belongs(path: Path, table: TableFile | None) -> bool:
-    """Return True for a file that is not in a folder left out, and starts as the table does."""
+    """Return True for a file outside the folder `without` that begins with the columns `starts`."""
     without = table.without.casefold() if table is not None else ""
     if without and without in map(str.casefold, path.parts):
         return False
@@ -266,7 +266,7 @@ def _joined(layout: Layout, folder: Path, number: int) -> list[_Record]:
 
 
 def _numbered(patterns: Sequence[str], number: int) -> list[str]:
-    """Return the patterns of a split; without its number only those of split 0 may be missing."""
+    """Return the patterns of a split by its number; patterns without ``{n}`` stand for split 0."""
     of_splits = [pattern for pattern in patterns if "{n}" in pattern]
     return [
         p.replace("{n}", str(number)) for p in (of_splits if number and of_splits else patterns)
@@ -310,7 +310,7 @@ def _records(table: TableFile, paths: Sequence[Path]) -> list[_Record]:
 
 
 def _names_next_to(path: Path, name: str) -> list[str] | None:
-    """Return the lines of the file NAME next to a table for ``{NAME}``, otherwise None."""
+    """If `name` is ``{FILE}``, return the lines of this file next to the table; otherwise None."""
     if not (name.startswith("{") and name.endswith("}")) or name == "{stem}":
         return None
     file = path.with_name(name[1:-1])
@@ -321,11 +321,11 @@ def _names_next_to(path: Path, name: str) -> list[str] | None:
 
 
 def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
-    """Return the split of each id that a file of a split names."""
+    """Map each id in the files of the splits to its split."""
     split_of: dict[str, str] = {}
     for part, pattern in layout.split.items():
         pattern = pattern.replace("{n}", str(number))
-        # A copy may lack its splits.
+        # Some copies of a data set lack the files of its splits.
         for path in _files(layout, folder, [pattern], needed=number > 0):
             for line in read_lines(path):
                 name = plain_text(re.split("[,\t;]", line)[0].strip())
@@ -334,7 +334,7 @@ def _splits(layout: Layout, folder: Path, number: int) -> dict[str, str]:
 
 
 def _media_path(layout: Layout, record: _Record, known: Collection[str], folder: Path) -> str:
-    """Return the first path that exists below the folder or next to the table, or the first."""
+    """Return the first media path that exists, or the first path of all if none exists."""
 
     def cell(match: re.Match[str]) -> str:
         value, form = record.cell(match[1]), match[2] or "0"

@@ -35,9 +35,9 @@ class TableFile:
     id: str
     # Names of the columns of files without a header; {FILE} for the lines of a file next to them.
     columns: tuple[str, ...] = ()
-    starts: tuple[str, ...] = ()  # first columns; files with others are left out
+    starts: tuple[str, ...] = ()  # first columns; files that begin differently are left out
     without: str = ""  # folder whose files are left out
-    rest: str = ""  # column that takes the further cells of a row, too
+    rest: str = ""  # column that also takes all further cells of a row
     where: Mapping[str, str] = field(default_factory=dict)  # column -> the only value that is used
     split: Mapping[str, str] = field(default_factory=dict)  # part of a file's name -> split
 
@@ -48,7 +48,7 @@ class LayoutColumn:
 
     column: str
     deviation: str = ""
-    prefix: str = ""  # left out of tags
+    prefix: str = ""  # removed from each tag
     separator: str = ""  # between the tags of a cell
     lower: bool = False  # read classes in lower case
 
@@ -57,7 +57,7 @@ class LayoutColumn:
 class TagColumns:
     """A column of 0 and 1 for each tag; underscores in its name stand for spaces."""
 
-    prefix: str = ""  # of the tags that are taken by default; left out of their names
+    prefix: str = ""  # of the default tags; removed from their names
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +65,12 @@ class Media:
     """Paths of media files, in order of preference."""
 
     path: tuple[str, ...] = ()
-    by_name: bool = False  # a file's name is the id, except for signs and capitals
+    by_name: bool = False  # files are named like the id; punctuation and case do not matter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Column of groups; with a pattern, what its parentheses hold, or the whole cell."""
+    """Column of groups; a pattern takes a part of the cell, if it matches."""
 
     column: str
     pattern: str = ""
@@ -82,7 +82,7 @@ class Segment:
 
     start: str | float = 0.0
     duration: str | float | None = None
-    end: str = ""  # column; the rows of an id are then segments of its media file
+    end: str = ""  # column; if given, the rows of an id are segments of its media file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +94,8 @@ class Layout:
     task: Task
     table: tuple[TableFile, ...] = ()
     media: Media | None = None
-    folders: bool = False  # no tables: the clips are in a folder for each class
-    recognised: bool = False  # no other set has a file named like the first table
+    folders: bool = False  # True without tables: the clips are in a folder for each class
+    recognised: bool = False  # True if no other set has a file named like the first table
     size: str = ""
     scale: str = ""
     scheme: str = ""  # maps the labels to a paper's classes; clips without a class are left out
@@ -107,7 +107,7 @@ class Layout:
     tags: LayoutColumn | None = None
     tag_columns: TagColumns | None = None
     counts: Mapping[str, int] = field(default_factory=dict)  # published clips, tags, chosen tags
-    average: bool = False  # average the rows of a clip: one for each annotator
+    average: bool = False  # average the rows of a clip, which are one for each annotator
     group: Group | None = None
     segment: Segment = field(default_factory=Segment)
     split: Mapping[str, str] = field(default_factory=dict)  # split -> file of ids; {n} is a number

@@ -22,7 +22,7 @@ from mvemo.manifests.tables import plain_text
 from mvemo.manifests.text_files import read_toml
 from mvemo.manifests.text_table import escaped, listed
 
-# Layouts that `Layout` files do not declare.
+# Layouts that no TOML file declares.
 LAYOUTS = ("auto", "class-folders", RAVDESS.name)
 
 BAD_NAME = "its name has a line break or other characters that a table cannot hold; rename it"
@@ -168,7 +168,7 @@ def scan_clips(
     select.check(layout, declared, folder)
     tables = declared is not None and not declared.folders
     if tables:
-        left_out = []  # because it lists the tables
+        left_out = []  # it lists the tables, which are used
     if declared is not None and tables:
         found = find_by_layout(declared, folder, paths, select.split_number, select.tags)
     elif layout == RAVDESS.name:
@@ -243,7 +243,7 @@ def _stem(path: str) -> str:
 
 
 def _class_folders(paths: Sequence[str], labels: bool) -> FoundClips:
-    """Return the clips in folders of classes; all clips, without labels, if there are none."""
+    """Return the clips in class folders; without class folders, all clips, unlabelled."""
     parts = {part_of(path.split("/")[0]) for path in paths if "/" in path}
     depth = int(bool(parts) and None not in parts)  # 1 for folders of splits above the classes
     rows = []

@@ -180,7 +180,7 @@ def fold_notes(
 
 
 def _group_counts(labels: ArrayLike, groups: Names, task: Task) -> tuple[F64, Ints]:
-    """Return clips per group (sorted) and stratum (the last has all), and each clip's group."""
+    """Return the clips per sorted group and stratum (the last has all), and each clip's group."""
     values, names = np.asarray(labels), np.asarray(groups)
     kind = label_kind(task)
     # An array of only one target may have one axis.
@@ -241,7 +241,7 @@ def _shuffled(free: Bools, rng: np.random.Generator) -> Ints:
 
 
 def _fill_empty(group_shares: F64, part: Ints, excess: F64, free: Bools) -> None:
-    """Give every empty part the lightest group, free if possible, of the part with most groups."""
+    """Move the lightest group of the largest part to each empty part; if possible a free group."""
     for empty in range(len(excess)):
         sizes = np.bincount(part, minlength=len(excess))
         if sizes[empty] == 0:
