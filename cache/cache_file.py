@@ -270,7 +270,7 @@ class CacheFile:
         known: dict[str, Index] = vars(self).get("indexes", self._indexes)
         if digest not in known:
             stored = self.readable_feature(digest)
-            assert stored is not None  # only of a tolerant file
+            assert stored is not None  # a damaged index is None only in a tolerant file
             known[digest] = stored[0]
         return known[digest]
 

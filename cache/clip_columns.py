@@ -1,4 +1,4 @@
-"""Columns of another program's rows, compared with the clips: ids, and labels among the numbers."""
+"""Search for clip ids and for labels among the columns of another program's table."""
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,7 +13,8 @@ from mvemo.manifests.tables import bare_name, match_ids, words_of
 
 # Default names of the column or data set with the clip ids.
 ID_NAMES = ("clip_id", "clip_ids")
-# Last words in the names of columns that name clips even by whole numbers, and words after them.
+# A column whose name ends with one of these words has clip ids, even if they are whole numbers.
+# Words of `_COUNTERS` after it do not count.
 _CLIP_WORDS = {"id", "ids", "uid", "clip", "clips", "song", "songs", "track", "tracks", "segment"}
 _CLIP_WORDS |= {"file", "filename", "path", "name", "names"}
 _COUNTERS = {"unnamed", "index", "level", "number", "no", "nr"}
@@ -46,10 +47,10 @@ def find_ids(
     numbers: Collection[str] = (),
     skipped: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Return the columns that name the clips of the rows, all the same ones; empty if none does.
+    """Return the columns of clip ids, which all name the same clips; empty if there are none.
 
-    Whole numbers may be ids or features: they are ids if the column's name says so, or if the rows
-    have the order of the clips. Otherwise the column is asked for.
+    Whole numbers may be ids or features. They are ids if the column's name says so, or if the rows
+    have the order of the clips; otherwise an error asks the user.
 
     `names` maps ids and paths to clip ids, in the order of the clips. The user chose the columns
     `numbers` as features, and does not want to be asked about the columns `skipped`.
@@ -62,16 +63,16 @@ def find_ids(
     for name, values in columns.items():
         sample = texts_of(values[:: max(1, len(values) // 64)])
         numbers_of_sample = {*sample} | {_PADDING.sub("", cell) for cell in sample}
-        # A sample may show that a column has numbers that name no clip.
+        # A column of numbers is not one of ids if a sample of it names no clip.
         if are_numbers(sample) and known.isdisjoint(numbers_of_sample):
             continue
         cells = texts_of(values)
         ids = match_ids(cells, names)[0]
         n_named = len({*ids} & {*order})
-        # Features have whole numbers without leading zeros.
+        # Whole numbers with leading zeros are texts: no feature is written like this.
         is_text = not all(map(_PLAIN_NUMBER.fullmatch, cells))
         if 2 * n_named <= min(len(ids), len(order)):
-            # A few texts that name clips show that the others name clips, too.
+            # If a few texts name clips, the column has ids, most of which are unknown.
             few |= {name: n_named} if n_named > 1 and is_text else {}
         elif not is_text and name in numbers:
             continue
@@ -104,9 +105,9 @@ def _is_id_name(name: str) -> bool:
 
 
 def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
-    """Return True if a column may name clips by numbers: by its name, unless it numbers the rows.
+    """Return True if whole numbers in a column may be clip ids, to judge by the column's name.
 
-    A column without a name is one of ids, unless it counts from 0 or 1.
+    Without a name they may be, unless they number the rows from 0 or 1.
     """
     last = name.rpartition("/")[2]
     if words := [word for word in words_of(last) if word not in _COUNTERS]:

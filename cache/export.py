@@ -121,7 +121,7 @@ def _write_parquet(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
     fields += [(f"{spec.name}_{i}", arrow.float32()) for i in range(spec.dim)]
     schema = arrow.schema(fields)
     with parquet.ParquetWriter(temp, schema) as writer:
-        # A row group for each clip of a sequence, or for some thousand clips.
+        # A row group has one clip of a sequence, or the vectors of some thousand clips.
         step = 1 if spec.kind == "sequence" else 4096
         for start in range(0, len(cache.table), step):
             rows = range(start, min(start + step, len(cache.table)))

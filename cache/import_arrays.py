@@ -48,7 +48,7 @@ class FileRows:
 class TableColumns:
     """Selection of the columns of a table that are read as ids and as numbers."""
 
-    # Id or path -> clip id, in the order of the clips; a column that holds them is one of ids.
+    # Id or path -> clip id, in the order of the clips; a column of such texts is one of ids.
     names: Mapping[str, str] = field(default_factory=dict)
     take: tuple[str, ...] = ()  # patterns of the columns of numbers to read, such as ``f*``
     skip: tuple[str, ...] = ()  # patterns of the columns to leave out
@@ -132,7 +132,7 @@ def numbers_of(
     lines: Sequence[int],
     points: Callable[[Sequence[str]], Sequence[str]] | None = None,
 ) -> FileRows:
-    """Return the ids and the numbers in the columns of a table; `lines` are those of the file.
+    """Return the ids and the numbers in the columns of a table; `lines` are the rows' line numbers.
 
     `points` replaces decimal commas in the texts of a column.
     """
@@ -232,7 +232,7 @@ def _value_columns(
     for name in () if columns.take else chosen:
         column = table[name]
         kind = column.dtype.kind if isinstance(column, np.ndarray) else ""
-        # A column of ids with a missing one has the type of floating-point numbers.
+        # Whole numbers with a missing one have a floating-point type, and may be ids.
         if kind == "b" or (kind == "f" and (np.isfinite(column) & (column % 1 != 0)).any()):
             continue
         cells = texts_of(column)

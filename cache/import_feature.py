@@ -183,7 +183,7 @@ def import_feature(
     files = [
         {"name": file.name, "sha256": content_digest(file)} for file in map(Path, settings.sources)
     ]
-    # The digest makes an import of other values, or for other clips, another feature.
+    # With the digest, other values or other clips give another feature.
     params = {"files": files, "aligned": _digest(rows, present, ids)}
     spec = FeatureSpec(
         name, modality, "vector", rows.shape[1], EXTRACTOR, VERSION, params, protocol="imported"

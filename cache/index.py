@@ -93,7 +93,7 @@ class Index:
 
 def finite_rows(block: NDArray[Any]) -> Bools:
     """Return bool (rows,), True for rows of finite numbers."""
-    # Most blocks have no other rows; NaN and infinities show in the extremes, which are faster.
+    # Most blocks have only finite rows, which minimum and maximum show faster.
     if block.size and -np.inf < block.min() and block.max() < np.inf:
         return np.ones(len(block), np.bool_)
     return np.asarray(np.isfinite(block).all(axis=1))

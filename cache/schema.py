@@ -1,7 +1,7 @@
 """Content of the HDF5 file (schema 2) except features, and checksums; see docs/cache-format.md.
 
 Only parts of an unfinished run have the attribute ``n_trained_on`` of a feature (`Index`) and
-failures of two texts, clip id and stage, which were cleared. ``/merged`` has the names of the parts
+cleared failures (clip id and stage, without a reason). ``/merged`` has the names of the parts
 that were merged into the file. Everything that HDF5 does not checksum has a checksum of ours, so
 that `verify` finds every flipped bit that matters. There are no pickles and no compression filters.
 """

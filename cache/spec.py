@@ -34,7 +34,7 @@ _CANONICAL = json.JSONEncoder(
 )
 # Parameter of sequences and vectors that are stored as float16.
 STORAGE = "storage"
-# Parameter of vectors of several layers of equal size, one after the other: their numbers.
+# Parameter of vectors that join several layers of equal size: the numbers of the layers.
 LAYERS = "layers"
 # float16: largest number, relative rounding error, and absolute rounding error of subnormal
 # numbers (IEEE 754-2008, table 3.5: 11 bits of precision, minimum exponent -14).
@@ -183,9 +183,9 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
 def leaked_rows(
     spec: FeatureSpec, table: ClipTable
 ) -> tuple[list[int], list[int], list[int]] | None:
-    """Return a net's test rows; of these, rows of training clips, and rows of training groups.
+    """Return the rows of a net's test clips, of those it was trained on, and of those whose group was.
 
-    None if the protocol does not exclude any clips from training.
+    Return None if the protocol does not exclude any clips from training.
     """
     if spec.protocol == "crossfit":
         tested = np.flatnonzero(table.folds == spec.fold).tolist()

@@ -122,7 +122,7 @@ def check_table(table: ClipTable, where: str) -> None:
             )
     if table.disagreement is not None:
         width = 1 + math.prod(shape[1:])
-        # With votes for classes, or residual deviations of ratings.
+        # Further columns have votes for classes, or residual deviations of ratings.
         if np.shape(table.disagreement) == (n, width + len(table.classes)):
             width += len(table.classes)
         shapes["disagreement"] = (n, width)

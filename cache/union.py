@@ -17,7 +17,7 @@ from mvemo.cache.spec import FeatureSpec
 from mvemo.cache.table import SINGLE, ClipTable, Curves, Failures, contradictions, rows_in, subset
 from mvemo.manifests.array_types import F64, Ints
 
-# Values of clips that all files must state alike.
+# Values of clips that must be equal in all files.
 ROWS = ("labels", "groups", "folds", "splits")
 
 
@@ -68,7 +68,7 @@ def _refuse(file: CacheFile, contradictory: Sequence[str]) -> None:
 
 def _joined_disagreement(tables: Sequence[ClipTable]) -> F64 | None:
     """Return the annotators' disagreement of all tables, NaN for tables that do not state it."""
-    # Of classes, only some tables may have votes.
+    # Some tables may lack the columns with votes for classes.
     width = max(0 if t.disagreement is None else t.disagreement.shape[1] for t in tables)
     joined = [np.full((len(t), width), np.nan) for t in tables]
     for rows, t in zip(joined, tables, strict=True):
