@@ -30,7 +30,7 @@ SILENCE_PEAK = 10.0 ** (-80.0 / 20.0)
 # share is 1 for unrelated channels, and 2/5 for wide stereo whose sides are 6 dB above its middle.
 # It is 1/6 for a channel and its inverse that is 5.4 dB softer; lossy codecs leave below 1/100.
 CANCELLING = 1 / 6
-# Seconds of audible sound that tell whether channels cancel each other; decoded twice in a stream.
+# Seconds of audible sound that decide whether the channels cancel each other.
 JUDGED_SECONDS = 20
 # Loud lossy sound exceeds full scale by a few decibels; more than 12 dB indicate another scale.
 MAX_PEAK = 4.0

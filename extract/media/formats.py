@@ -143,7 +143,7 @@ def _stated_size(file: BinaryIO, formats: set[str]) -> int:
         # A fragmented file counts as cut off if a box is, because no index shows missing fragments.
         fragmented = any(kind == b"moof" for kind, _, _ in boxes)
         return 2 * whole if fragmented and whole > file.seek(0, 2) else whole
-    # The file of compressed sound that is stored as samples has the name of the sound's format.
+    # If a WAV file holds compressed sound as samples, `formats` is the format of the sound.
     if head.startswith(b"RIFF"):
         size = int.from_bytes(head[4:8], "little")
     elif "asf" in formats:

@@ -107,7 +107,7 @@ class SquareScaler:
         """Convert a frame to RGB by its colour matrix and range, uint8 (height, width, 3)."""
         options: dict[str, Any] = {**self._options, "format": "rgb24"}
         if frame.colorspace in _UNSTATED and not frame.format.is_rgb:
-            # As players do (mpv): the matrix of high dynamic range, otherwise of high definition.
+            # Like mpv, assume BT.2020 for high dynamic range, and BT.709 for high definition.
             if transfer in (_PQ, _HLG):
                 options["src_colorspace"] = _BT2020
             elif frame.width >= 1280 or frame.height > 576:

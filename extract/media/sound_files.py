@@ -105,7 +105,7 @@ class Bitstream:
 
 
 def find_bitstream(path: Path) -> Bitstream | None:
-    """Return the compressed stream that the samples of a PCM file are, or None."""
+    """Return the compressed sound that a PCM file holds as samples, or None."""
     with path.open("rb") as head:
         if head.read(4) not in _HEADS:
             return None

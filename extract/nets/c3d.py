@@ -57,7 +57,7 @@ class C3DOptions(NetOptions):
     "c3d",
     C3DOptions,
     {
-        # The chosen row of PL20 Table 2.
+        # The settings that PL20 chose in Table 2.
         "paper": profile(TrainSettings(optimizer="sgd", lr=1e-5, batch_size=8), size=112),
         "demo": profile(TrainSettings(lr=1e-3, epochs=20, patience=6), width=0.125, size=56),
     },

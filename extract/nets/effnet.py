@@ -51,7 +51,7 @@ _ENDS = {
 
 @dataclass(frozen=True)
 class EffNetOptions(NetOptions):
-    # The default does not follow the run: neighbouring frames add little to single frames.
+    # The default is not the run's number of frames, because neighbouring frames add little.
     n_frames: int = setting(8, "Number of frames of a window.", ge=1)
     size: int = setting(260, "Height and width in pixels; 260 in the published net.", ge=32)
     dropout: float = dropout(0.3)

@@ -122,7 +122,7 @@ class I3DOptions(NetOptions):
     "i3d",
     I3DOptions,
     {
-        # The chosen row of PL20 Table 2.
+        # The settings that PL20 chose in Table 2.
         "paper": profile(TrainSettings(lr=1e-4, batch_size=8), size=224),
         "demo": profile(
             TrainSettings(lr=1e-2, epochs=20, patience=6),

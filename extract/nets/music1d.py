@@ -28,7 +28,7 @@ class Music1DOptions(NetOptions):
     "music1d",
     Music1DOptions,
     {
-        # The chosen row of PL20 Table 2; the paper gives neither epochs nor batch size.
+        # The settings that PL20 chose in Table 2; it gives neither epochs nor batch size.
         "paper": profile(seconds=30.0),
         "demo": profile(
             TrainSettings(lr=1e-2, epochs=24, patience=8), width=0.25, seconds=4.0, dropout=0.1

@@ -70,7 +70,7 @@ class Music2DOptions(NetOptions):
     "music2d",
     Music2DOptions,
     {
-        # PL20 3.1, 3.2 and the chosen row of its Table 2. Normalisation is per clip, which
+        # PL20 3.1, 3.2 and its choice in Table 2. Normalisation is per clip, which
         # the pretrained weights need.
         "paper": profile(
             TrainSettings(optimizer="sgd", momentum=0.5), front_end="pl20", activation="relu"

@@ -105,7 +105,7 @@ def pretrained_path(net: str) -> Path:
 
 
 def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings:
-    """Return the settings; under ``frozen`` and without a file they use downloaded weights."""
+    """Return the settings; a frozen net without a weight file uses downloaded weights, if any."""
     if run.protocol == "frozen" and not settings.weights and find_weights(settings.name):
         return replace(settings, weights=FETCHED)
     return settings

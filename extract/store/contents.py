@@ -1,6 +1,6 @@
 """Identity of media files: the digest of their content, read again only if a file changed.
 
-A file is what it contains, and its path is only a place. Digests are kept in the user's data
+A file is identified by its content, not by its path. Digests are kept in the user's data
 folder by place, inode, size and time of modification.
 """
 

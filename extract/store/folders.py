@@ -193,7 +193,10 @@ def write_problems(folder: Path, problems: Mapping[str, MediaProblem]) -> None:
 
 
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, MediaProblem]:
-    """Return the problems that these decoder versions stored, by modality, and the `NOTE`."""
+    """Return a clip's problems by modality, and its `NOTE`, if these decoder versions stored them.
+
+    Without `failed`, only modalities that an intact file lacks are returned.
+    """
     try:
         saved = read_json(folder / "problems.json")
         return {

@@ -47,12 +47,12 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 def windows_at_once(embed_batch: int, device: torch.device, net: Net | type[Net] = Net) -> int:
-    """Return the number of windows per step; `embed_batch` 0: 32 on a GPU, else the net's."""
+    """Return the windows per step: `embed_batch`, or if 0, 32 on a GPU and the net's on a CPU."""
     return embed_batch or (32 if device.type == "cuda" else net.windows_at_once)
 
 
 def embedding_threads(device: torch.device, threads: int = 0) -> int:
-    """Return the number of threads that embed windows; `threads` 0: those of this process."""
+    """Return the number of threads that embed: `threads`, or if 0, that of this process."""
     return min(threads or torch.get_num_threads(), MOST_THREADS) if device.type == "cpu" else 1
 
 
@@ -64,7 +64,7 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 @contextmanager
 def reproducible_kernels(device: torch.device) -> Iterator[None]:
-    """Keep cuDNN from TF32, which keeps 10 bits, and from the kernels that were fastest once."""
+    """Turn off TF32, which keeps 10 bits, and cuDNN's choice of kernels by trials."""
     if device.type == "cpu":  # its threads would restore each other's values
         yield
         return

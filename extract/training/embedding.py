@@ -79,7 +79,10 @@ def embed_rows(
 def _placed(
     raw: Tensor, firsts: Sequence[int], counts: Sequence[int], n_places: int
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch of `n_places` with each row's windows from its first place, and the places."""
+    """Return a batch of `n_places` places, and the places of the windows.
+
+    The windows of each row begin at its place in `firsts`.
+    """
     places = [
         first + window
         for first, count in zip(firsts, counts, strict=True)
@@ -167,7 +170,7 @@ def outputs_of(net: base.Net, embeddings: F32) -> F32:
 
 
 class FrozenNets:
-    """Frozen nets that are kept for the next clips; only those of the last run."""
+    """Frozen nets, kept in memory until the settings of the run change."""
 
     def __init__(self) -> None:
         self._nets: dict[str, tuple[tuple[Any, ...], protocols.TrainedNet]] = {}

@@ -188,7 +188,7 @@ def make_loss(name: str, task: str, n_outputs: int, dim: int, tau: float) -> Los
 
 
 def _plugged(plugin: Plugin, task: str, n_outputs: int, dim: int, tau: float) -> Loss:
-    """Return the loss of a plug-in, after a trial on two made clips."""
+    """Return the loss of a plug-in, after a trial on two synthetic clips."""
     kind: Any = plugin.load(
         lambda kind: (
             ""

@@ -57,7 +57,7 @@ def weight_file(settings: NetSettings) -> Path:
 def make_net(
     settings: NetSettings, n_outputs: int, run: RunSettings
 ) -> tuple[Net, WeightReport | None]:
-    """Build a net with its pretrained weights, if any; under ``frozen`` none may be missing."""
+    """Build a net with its pretrained weights, if any; under ``frozen`` it needs all of them."""
     torch.manual_seed(run.seed)
     # For clips without labels the classifier is not used.
     options = {"width": settings.width, **settings.options}
@@ -83,7 +83,7 @@ def make_net(
 
 @torch.no_grad()
 def _try_net(failure: Callable[[str], MvemoError], net: Net) -> None:
-    """Embed a silent, black clip with a net of others; raise the failure if it cannot."""
+    """Embed a silent, black clip, to test a net from another source; raise `failure` if it fails."""
     try:
         net.preprocessing()
         raw = sequences.empty_input(net.input, "cpu", DescriptorSettings())
@@ -279,7 +279,7 @@ def _jobs(
             "held_out": np.flatnonzero(split.validation).tolist(),
             "seed": split.seed,
             "precision": run.precision,
-            # Later changes, recorded only where they matter, so that other nets stay valid.
+            # Facts that matter for few nets only; all other nets keep their digest.
             **({"rmsprop": recipe.RMSPROP} if settings.train.optimizer == "rmsprop" else {}),
             **({"probe_C": recipe.PROBE_C} if settings.train.recipe.probe else {}),
             **plugin_record("losses", settings.train.loss),

@@ -324,7 +324,7 @@ class _Run:
             except queue.Empty:
                 for worker in self._busy:
                     if worker.seconds_left <= 0:
-                        # Its answer is then None.
+                        # The worker then answers None.
                         worker.end(overdue=True)
                 continue
             if outcome is not None:

@@ -226,7 +226,7 @@ def _hear(name: EncoderName) -> Made:
 
 
 def load_hear(module: Any, name: EncoderName) -> Any:
-    """Return the model of a module of HEAR 2021; `BadOption` if it has not what it should."""
+    """Return the model of a HEAR 2021 module; raise `BadOption` if it cannot be used."""
     file = name.facts.file
     if file and not Path(file).is_file():
         raise MissingFile(f"{file}: no such weight file")
@@ -300,7 +300,7 @@ def _onnx(name: EncoderName) -> Made:
     if ("sampling_rate" in card) == ("size" in card):
         raise BadOption(f"{found[0]}: expected sampling_rate for sound, or size for pictures")
     base = OnnxSound if "sampling_rate" in card else OnnxPictures
-    # The samples of an own encoder are rarely normalised.
+    # Encoders of sound that users export rarely read normalised samples.
     return base, {"preprocessor": {"do_normalize": "size" in card, **card}, "stated_in": found[0]}
 
 
