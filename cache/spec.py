@@ -183,7 +183,7 @@ def check_spec(spec: FeatureSpec, where: str) -> None:
 def leaked_rows(
     spec: FeatureSpec, table: ClipTable
 ) -> tuple[list[int], list[int], list[int]] | None:
-    """Return the rows of a net's test clips, of those it was trained on, and of those whose group was.
+    """Return rows of a net's test clips: all, those it was trained on, those of groups it saw.
 
     Return None if the protocol does not exclude any clips from training.
     """

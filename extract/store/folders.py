@@ -193,10 +193,7 @@ def write_problems(folder: Path, problems: Mapping[str, MediaProblem]) -> None:
 
 
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, MediaProblem]:
-    """Return a clip's problems by modality, and its `NOTE`, if these decoder versions stored them.
-
-    Without `failed`, only modalities that an intact file lacks are returned.
-    """
+    """Return a clip's problems by modality and its `NOTE`; {} if other decoders stored them."""
     try:
         saved = read_json(folder / "problems.json")
         return {

@@ -79,10 +79,7 @@ def embed_rows(
 def _placed(
     raw: Tensor, firsts: Sequence[int], counts: Sequence[int], n_places: int
 ) -> tuple[Tensor, Tensor]:
-    """Return a batch of `n_places` places, and the places of the windows.
-
-    The windows of each row begin at its place in `firsts`.
-    """
+    """Return a batch in which each row's windows begin at its place in `firsts`, and all places."""
     places = [
         first + window
         for first, count in zip(firsts, counts, strict=True)

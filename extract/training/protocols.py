@@ -83,7 +83,7 @@ def make_net(
 
 @torch.no_grad()
 def _try_net(failure: Callable[[str], MvemoError], net: Net) -> None:
-    """Embed a silent, black clip, to test a net from another source; raise `failure` if it fails."""
+    """Test a net from another source on a silent, black clip; raise `failure` if it fails."""
     try:
         net.preprocessing()
         raw = sequences.empty_input(net.input, "cpu", DescriptorSettings())

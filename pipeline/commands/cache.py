@@ -234,7 +234,7 @@ def _tell_removed(features: Path, removed: maintenance.Removed, dry_run: bool = 
 def clean_work_(work: Path, nets: bool, dry_run: bool) -> None:
     """Remove the decoded media in WORK, the working folder of `mvemo extract`.
 
-    A later run decodes again what it needs. FEATURES in WORK stays.
+    A later run decodes again what it needs. The feature file in WORK stays.
 
     \b
     Example:

@@ -59,11 +59,11 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     """Rank the labels of FEATURES that are probably wrong, most doubtful first.
 
     The doubt is the loss of the label under the out-of-fold prediction of the recommended
-    model. The last line says how many of the first labels are wrong if 10 % (--share) of all
-    are, and how many can be. Fill in the column `corrected` of the CSV, and give it to `mvemo
-    manifest relabel`. If known, the scores that the annotators' disagreement allows are
-    printed, too.
-    With --next, unlabelled clips are listed instead: uncertain ones that are unlike each other.
+    model. The last line states how many of the first labels are wrong if 10 % (--share) of all
+    labels are, and how many of all labels can be wrong. Fill in the column `corrected` of the
+    CSV, and give it to `mvemo manifest relabel`. If known, the scores that the annotators'
+    disagreement allows are printed, too. With --next, unlabelled clips are listed instead:
+    uncertain ones that are unlike each other.
 
     \b
     Examples:
@@ -193,11 +193,11 @@ def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force
 def audit(features: Path, manifest: Path | None, out: Path | None, **options: Any) -> int:
     """Look for faults of the data in FEATURES that make scores too good or too bad.
 
-    Lists clips with equal or nearly equal vectors in different groups, splits or classes;
-    pieces of one source in several groups or splits; features made from the labels; rows of
-    other labels, or shifted by a column; constant, repeated or wrongly scaled columns; clips
-    far from all others; features that tell groups apart better than labels; classes in too
-    few groups. Each finding states the clips and the cure.
+    It lists clips with equal or nearly equal vectors in different groups, splits or classes;
+    pieces of one source in several groups or splits; features made from the labels; rows that
+    belong to other labels, or are shifted by a column; constant, repeated or wrongly scaled
+    columns; clips far from all others; features that tell groups apart better than labels;
+    classes in too few groups. Each finding states the clips and the cure.
 
     \b
     Examples:
@@ -289,9 +289,9 @@ def learn(
 ) -> None:
     """Make a new model from CORRECTIONS, a manifest of corrected predictions.
 
-    No media are read. The old and the new model are compared on the corrected clips; each is
-    scored by a model that was not made of it or its group. Without --training, the heads of
-    the model are adapted: they change only as far as the corrections show a pattern.
+    No media are read. The old and the new model are compared on the corrected clips; each clip
+    is scored by models made without it and its group. Without --training, the heads of the
+    model are adapted: they change only as far as the corrections show a pattern.
 
     \b
     Example:

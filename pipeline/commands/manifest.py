@@ -288,7 +288,7 @@ def import_(file: Path, out: Path, force: bool, **options: Any) -> None:
     """Make a manifest of your own table FILE (CSV, Parquet, Excel).
 
     Paths, groups, splits, and classes, tags or ratings are recognised by the names and cells
-    of their columns; notes say which were taken. --column and --task decide otherwise. With
+    of their columns; notes say which were taken, and --column and --task override this. With
     --no-media a column clip_id is enough.
 
     \b

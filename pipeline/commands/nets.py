@@ -30,9 +30,9 @@ def nets(names: tuple[str, ...]) -> None:
     """List the nets with input, parameters, multiply-adds, embedding and public weights.
 
     With NAME it also shows the published files that the net loads, how the net prepares its
-    input, and its settings in each profile. An encoder of others is hf:FOLDER,
-    onnx:FILE, hear:MODULE, timm:NAME or torchaudio:BUNDLE.
-    Counts are for one window, at the size in the papers.
+    input, and its settings in each profile. NAME may be an encoder that is not part of mvemo:
+    hf:FOLDER, onnx:FILE, hear:MODULE, timm:NAME or torchaudio:BUNDLE. Counts are for one
+    window, at the size in the papers.
 
     \b
     Examples:

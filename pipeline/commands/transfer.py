@@ -20,10 +20,10 @@ def transfer(
 ) -> None:
     """Train on each of several FEATURES, and test on each other one.
 
-    Classes of both sets are compared, after a scheme (`mvemo manifest scan --scheme`) if one
-    is given; `quadrants` also divides valence and arousal. The loss is the score of models
-    trained on the tested set itself, out of fold, minus that of the others. Recordings that
-    are in both sets are left out of the larger one.
+    The classes that both sets have are used, after --scheme has mapped the labels (as in `mvemo
+    manifest scan`); `quadrants` also maps ratings of valence and arousal. The loss is the
+    out-of-fold score of models trained on the tested set itself, minus the score of models
+    from the other set. Recordings in both sets are left out of the larger one.
 
     \b
     Examples:

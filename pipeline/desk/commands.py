@@ -37,10 +37,10 @@ PACKAGES = ("mutagen", "starlette", "uvicorn")
 def serve(source: Path, model_name: str | None, device: str, **options: Any) -> None:
     """Open a page to listen to the clips of FOLDER, correct their moods, and learn from that.
 
-    The clips are predicted in the background; what is done is shown at once, also by the next
-    mvemo serve. PREDICTIONS is a CSV or JSON file of mvemo predict. RUN is a folder of mvemo
-    fuse --final: its confusions and hard clips can be heard. The page is served on this
-    machine only; the address that is printed opens it.
+    The clips are predicted in the background. The page shows each prediction as soon as it is
+    made, and the next mvemo serve shows it again. PREDICTIONS is a CSV or JSON file of mvemo
+    predict. RUN is a folder of mvemo fuse --final: its confusions and hard clips can be heard.
+    The page is served on this machine only; the address that is printed opens it.
 
     \b
     Examples:
@@ -157,9 +157,9 @@ def tag(
 
     PREDICTIONS is a CSV or JSON file of mvemo predict. Without --write the changes are only
     listed. Each file is replaced by a tagged copy after its sound and pictures were compared.
-    --undo takes back the last tagging, then the one before; changed files stay.
-    MP3, WAV and AIFF get TMOO, Ogg, Opus and FLAC MOOD, MP4 a free-form atom; other formats
-    are listed.
+    --undo takes back the last tagging, and if called again the one before; files that were
+    changed meanwhile stay as they are. The mood is written to TMOO in MP3, WAV and AIFF, to
+    MOOD in Ogg, Opus and FLAC, and to a free-form atom in MP4; other formats are listed.
 
     \b
     Examples:

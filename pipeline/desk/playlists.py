@@ -69,7 +69,7 @@ def file_stem(name: str) -> str:
 
 
 def _without_repeats(clips: Sequence[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the clips without those whose file, or whose bytes, came before."""
+    """Yield the clips without further ones of the same file or of the same bytes."""
     seen: set[str] = set()
     for clip in clips:
         keys = {os.path.realpath(clip["path"]), clip.get("content") or ""} - {""}
@@ -275,7 +275,7 @@ def write_playlists(
     files: dict[Path, list[ClipPrediction]] = {}
     for name, listed in lists.items():
         stem = file_stem(name) or "_"
-        # Two moods may have one file name, also where upper and lower case are the same.
+        # Two moods may give one file name, at least on systems that ignore case.
         taken = {file.stem.lower() for file in files}
         stem += f" {len(files) + 1}" * (stem.lower() in taken)
         files[out / f"{stem}.{kind}"] = listed

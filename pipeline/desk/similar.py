@@ -54,7 +54,7 @@ class Match(NamedTuple):
     """Song that was found."""
 
     row: int  # in the library
-    # Cosine, from -1 to 1, with the mean of the seeds; on a way, with the song before.
+    # Cosine, from -1 to 1, with the mean of the seeds, or on a path with the previous song.
     similarity: float
 
 

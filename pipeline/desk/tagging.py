@@ -379,9 +379,9 @@ def _read_streams(path: Path) -> tuple[str, dict[str, str]]:
 def write_tags(changes: Sequence[Change], journal: Path) -> list[str]:
     """Tag the files, and return a line for each file that failed and is unchanged.
 
-    Former values are appended to the journal and flushed to the disk before a file is replaced;
-    that a change was undone is appended afterwards. DiskFailed is raised for a disk that is full
-    or cannot be written; files before this one are tagged, and in the journal.
+    Former values are appended to the journal and flushed to the disk before a file is replaced.
+    An undone change is noted in the journal afterwards. DiskFailed is raised for a disk that is
+    full or cannot be written; files before this one are tagged, and in the journal.
     """
     failed, kept = [], Journal(journal)
     run = datetime.now(timezone.utc).isoformat()

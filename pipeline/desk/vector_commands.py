@@ -60,10 +60,10 @@ def embed(
     strict: bool,
     **options: Any,
 ) -> int:
-    """Write the vectors that a model's nets, or chosen nets, have of sound and video files.
+    """Write vectors of sound and video files, computed by a model's nets or by chosen nets.
 
-    A vector joins the features of the model's best predictor. With --hop 0.5 there is one
-    every half second, of the sound and pictures around it; each file is decoded once, and
+    A vector joins the features of the model's best predictor. With --hop 0.5 there is a vector
+    every half second, of the sound and pictures around it. Each file is decoded once, and
     memory grows neither with its length nor with the number of files.
 
     \b

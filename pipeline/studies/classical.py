@@ -83,7 +83,7 @@ def _estimators(kind: LabelKind) -> dict[str, Callable[[int], Any]]:
     """
     from sklearn import linear_model, neighbors, neural_network, svm, tree
 
-    # Of two classes, the regressor and the classifier.
+    # Index into the pairs of a regressor and a classifier.
     which = not kind.numeric
     support = svm.SVR, svm.SVC
     trees = tree.DecisionTreeRegressor, tree.DecisionTreeClassifier

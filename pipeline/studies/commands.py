@@ -124,11 +124,11 @@ study.add_command(transfer.transfer)
 def bench(
     encoders: tuple[str, ...], sets: tuple[str, ...], out: Path, work: Path, **options: Any
 ) -> None:
-    """Score every ENCODER on every data set, and train on each set to test on each other one.
+    """Score every ENCODER on every data set; also train on one set and test on another.
 
     An encoder is the name of a net with public weights, hf:FOLDER, or a plug-in. A
     data set is a folder that `mvemo manifest layouts` knows, a folder for each class, a
-    manifest, or a file FEATURES.h5, whose features are scored where their names are given.
+    manifest, or a file FEATURES.h5, in which an encoder is the name of a feature.
 
     \b
     Example:

@@ -146,7 +146,7 @@ def find_degradation(name: str) -> Degradation:
     """Return the degradation with this name; raise `BadOption` if no form matches it."""
     for pattern, make in FORMS.values():
         if match := re.fullmatch(pattern, name):
-            # A size, a rate or a length of 0 is none.
+            # A size, a rate or a length of 0 is not valid.
             if re.search(r"-0*\.?0*k?$", name) and not name.startswith(("level", "noise", "pitch")):
                 break
             return make(*match.groups())
@@ -225,7 +225,7 @@ def _write_sound(path: Path, wanted: Degradation, target: Path, start: float, le
     encoder, suffix = _ENCODERS[wanted.codec]
     target = target.with_suffix(suffix)
     if wanted.kilobits:
-        # The encoders' own mixture of more than two channels.
+        # Encoders get at most two channels; FFmpeg mixes the others into them.
         mixed = "mono" if len(y) == 1 else "stereo"
     if not encoder:
         _write_vorbis(_frames(y, sr, layout), mixed, wanted.kilobits, sr, target)
@@ -234,7 +234,7 @@ def _write_sound(path: Path, wanted: Degradation, target: Path, start: float, le
         if wanted.kilobits:
             rates = av.Codec(encoder, "w").audio_rates or [sr]
             stream: Any = out.add_stream(encoder, sr if sr in rates else 48000, layout=mixed)
-            # No encoder has more for a channel.
+            # No encoder has a higher bit rate per channel.
             stream.bit_rate = 1000 * min(wanted.kilobits, 256 * len(stream.layout.channels))
         else:
             stream = out.add_stream(encoder, sr, layout=layout)

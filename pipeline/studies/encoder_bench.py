@@ -86,7 +86,7 @@ def run_bench(
     transfers = transfer_table(benched, names, options["scheme"])
     listed = [scores, *([transfers] if transfers.rows else [])]
     origin, folded = provenance(), [table.with_intervals() for table in listed]
-    # Scores of several sets have no best one.
+    # Scores on different sets cannot be compared, so no best one is marked.
     for i, table in enumerate(folded):
         rows = (tuple(replace(cell, strong=False) for cell in row) for row in table.rows)
         folded[i] = replace(table, rows=tuple(rows))

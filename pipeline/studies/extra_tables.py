@@ -184,5 +184,5 @@ def smoothed(losses: Sequence[float], count: int = SMOOTH) -> list[float]:
 def stable_from(iterations: Sequence[float], losses: Sequence[float], share: float = 0.05) -> int:
     """Return the iteration after which losses differ from the last by at most `share` of range."""
     far = np.abs(np.subtract(losses, losses[-1])) > share * np.ptp(losses)
-    # The last iteration is near itself.
+    # The last loss differs from itself by 0, so an iteration is always found.
     return int(iterations[np.flatnonzero(far).max(initial=-1) + 1])

@@ -86,7 +86,7 @@ class _Tested:
 
 
 def run_robustness(draft: Draft) -> None:
-    """Degradation and predict one clip after the other; see `StudyFile` for the options."""
+    """Degrade and predict one clip after the other; see `StudyFile` for the options."""
     study, options, names = draft.study, draft.options, draft.options["degradations"]
     if not names:
         raise BadOption("--degradations: expected at least one degradation, such as mp3-64k")
@@ -110,7 +110,7 @@ def run_robustness(draft: Draft) -> None:
             part: dict[str, Any] = {"start": clip.start, "duration": clip.duration}
             with tempfile.TemporaryDirectory(prefix="mvemo-") as work:
                 for i, (name, degraded) in enumerate(zip(names, degradations, strict=True), 1):
-                    # Only files without pictures are known not to have any.
+                    # Any other file may have pictures.
                     if degraded.modality == "video" and clip.path.suffix.lower() in AUDIO_SUFFIXES:
                         continue
                     try:

@@ -55,10 +55,10 @@ class Access:
         await answer(scope, receive, guarded)
 
     def _answer(self, scope: Any) -> Any:
-        """Return the answer to a request that goes no further, or None."""
+        """Return the answer to a request that is refused, or None."""
         headers = Headers(scope=scope)
         host, origin = _with_port(headers.get("host", "").lower()), headers.get("origin")
-        # With --host 0.0.0.0, others name the address that they reached.
+        # With --host 0.0.0.0, clients name the address by which they reached the server.
         address, port = scope["server"]
         reached = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
         if host not in self.hosts and host != reached:

@@ -35,7 +35,7 @@ from mvemo.pipeline.desk.serve.waveform import read_waveform
 
 PAGE = Path(__file__).with_name("page")
 SCHEMA = Path(__file__).with_name("openapi.json")
-# Longest wait for a change, in seconds, and the time between two looks.
+# Longest wait for a change, and the time between two checks, in seconds.
 MOST_WAIT, LOOK = 25.0, 0.1
 # Largest JSON body in bytes.
 MOST_JSON = 1 << 20
@@ -290,7 +290,7 @@ class Api:
 
     async def get_corrections(self, request: Request) -> Any:
         kept = self.library.corrections
-        # Of a clip and its copies, the first one.
+        # A clip and its copies share a correction, which is listed for the first of them.
         ids = {self.library.key_of(clip_id): clip_id for clip_id in reversed(self.library.ids())}
         found = [{**kept.record(c), "id": ids.get(key, key)} for key, c in kept.current.items()]
         return {"classes": list(kept.classes), "corrections": found}

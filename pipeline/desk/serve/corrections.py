@@ -122,9 +122,9 @@ class Corrections:
         return {name: c for name, c in self.current.items() if c.label is not None}
 
     def key_of(self, content: str, clip_id: str = "") -> str:
-        """Return the id of the correction of a content, whatever the paths of its files.
+        """Return the clip id under which corrections of a content are stored, whatever its path.
 
-        `clip_id` is the id of a clip whose content is not known.
+        Without a content it is `clip_id`.
         """
         return self._keys.get(content) or content[:16] or clip_id
 
@@ -268,7 +268,7 @@ class Corrections:
             self._save(self._states)
 
     def _begin(self, clip_id: str, seen: str | None) -> None:
-        """Take over what a person changed in the manifest, and refuse to replace what is newer."""
+        """Take over a person's edits of the manifest; refuse a change if `seen` is out of date."""
         former, now = self._stamp, find_stamp(self.path)
         if now not in (None, former):
             try:
@@ -310,10 +310,9 @@ class Corrections:
         return found
 
     def _is_old(self, found: Mapping[str, Correction]) -> bool:
-        """Return True if a manifest is as it was before the last changes of the history.
+        """Return True if a manifest has an earlier state of the history: its replacement failed.
 
-        Its replacement was stopped, or the disk was full. What a person edited is newer than the
-        history, or never was in force.
+        A manifest that a person edited is newer than the history, or has a state that never was.
         """
         times = [path.stat().st_mtime_ns for path in (self.path, self.journal) if path.exists()]
         states, differing = States(), {*found}

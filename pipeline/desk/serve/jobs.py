@@ -100,7 +100,7 @@ class JobWorker:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the present step; jobs that wait are found again from the clips' states."""
+        """End the thread after its current step; the next server predicts clips of waiting jobs."""
         with self._changed:
             self._stopping = True
             for job in self.jobs.values():
@@ -148,7 +148,7 @@ class JobWorker:
         return kind, f"{path} {files.find_stamp(path)}", model
 
     def only(self, job: Job) -> Job:
-        """Queue a job, unless the same one waits or runs; return the one that does."""
+        """Queue a job and return it, or return an equal job that already waits or runs."""
         alive = [each for each in [*self.jobs.values()] if each.is_alive]
         same = (each for each in alive if (each.kind, each.ids) == (job.kind, job.ids))
         return next(same, None) or self.submit(job)
@@ -202,7 +202,7 @@ class JobWorker:
                     job.state = "done"
 
     def _warm(self) -> Any:
-        """Return the present model's maker of features, whose nets stay in memory."""
+        """Return the feature maker of the current model, whose nets stay in memory."""
         with self._changed:
             folder, model, digest = self.folder, self.model, self.library.model
         if self._maker is None or self._maker_of != digest:
@@ -296,7 +296,7 @@ class JobWorker:
                 self.library.update(clip_id, record)
             self.counts["failed" if record["error"] else "predicted"] += 1
             job.failed += bool(record["error"])
-            # New clips may be more similar.
+            # Known lists of similar clips may lack this clip.
             self._details = {key: x for key, x in self._details.items() if key[0] != "similar"}
             if record["error"]:
                 job.message = f"{record['name']}: {record['error']}"
@@ -364,7 +364,7 @@ class JobWorker:
         return progress
 
     def _end_clips(self, ids: Sequence[str], reason: str) -> None:
-        """Give clips whose job ended their former prediction, or the reason of a failure."""
+        """Give the clips of an ended job their former prediction, or the reason of a failure."""
         known = [clip_id for clip_id in ids if self.library.is_predicted(clip_id)]
         self._set_state(known, ("waiting", "running"), "done")
         self._set_state(ids, ("waiting", "running"), "failed", reason)

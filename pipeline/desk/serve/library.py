@@ -157,9 +157,9 @@ class Library:
                 self.corrections.adopt(facts["content"], Path(record["path"]))
 
     def key_of(self, clip_id: str, *, read: bool = False) -> str:
-        """Return the id of a clip's correction, which belongs to its content, not to its path.
+        """Return the id under which a clip's correction is stored, one for all copies of a file.
 
-        With `read`, the content of a clip that was not predicted is read.
+        With `read`, the file is read if its content is not known.
         """
         record = self._clips[clip_id]
         if read and not record.get("content"):
@@ -213,7 +213,7 @@ class Library:
         return records
 
     def relative(self, model: FinalModel) -> Record:
-        """Return what the API says about the predicted clips relative to one another."""
+        """Return the predicted clips compared with each other, as the API states it."""
         with self.lock:
             done = self.records(self.ids("done"))
         found = [record for record in done if record.get("proba") or record.get("values")]
@@ -265,7 +265,7 @@ class Library:
         """Return the resolved path, or raise `OutsideFolders` or `MissingFile`."""
         try:
             resolved = Path(path).resolve()
-        except (OSError, RuntimeError, ValueError):  # a loop of links, "\0", half a character
+        except (OSError, RuntimeError, ValueError):  # a loop of links, a NUL, a lone surrogate
             raise MissingFile(f"{path}: no such file") from None
         is_inside = any(resolved.is_relative_to(root) for root in self.roots)
         if not (is_inside or resolved in self._files):
@@ -280,7 +280,7 @@ class Library:
         for clip_id, record in dict(named).items():
             now = _size_and_time(record["path"])
             if now is None:
-                # A disk may only be unplugged.
+                # The file may be on a disk that is unplugged.
                 self._gone.append(record)
                 continue
             stamp, made_by = record.pop("stamp", None), record.pop("made_by", None)
@@ -298,7 +298,7 @@ class Library:
         """Write one line for each clip, in the form of ``mvemo predict --jsonl``."""
         with self.lock:
             kept = [self._kept(r) for r in self._clips.values() if self._is_kept(r)]
-            # A clip that is gone here may lie elsewhere.
+            # A clip whose file is gone may have been moved, and is then among the others.
             here = {record.get("content") for record in kept} - {None}
             self._gone = [r for r in self._gone if r.get("content") not in here]
             self._journal.replace([*self._gone, *kept])
@@ -317,7 +317,7 @@ class Library:
 def prediction_facts(model: FinalModel, clip: ClipPrediction, name: str, path: Path) -> Record:
     """Return the keys that the page adds to the prediction of a file of this name."""
     tags = song_facts(path)
-    # Without a title it is the file's name, which is a random one for an upload.
+    # Without a title, `tags` have the file's name, which is random for an upload.
     title = tags["title"] if tags["title"] != path.stem else Path(name).stem
     state, place = "failed" if clip.error else "done", place_on_map(model, clip)
     facts = {"name": name, "title": title, "artist": tags["artist"], "state": state, "map": place}
@@ -325,7 +325,7 @@ def prediction_facts(model: FinalModel, clip: ClipPrediction, name: str, path: P
 
 
 def place_on_map(model: FinalModel, clip: ClipPrediction) -> Place | None:
-    """Return a clip's place on the map in 0..1: valence and arousal if they follow.
+    """Return a clip's place on the map in 0..1: valence and arousal, if they are known.
 
     Otherwise each output pulls the clip towards its point on a circle.
     """
@@ -354,11 +354,11 @@ def map_axes(model: FinalModel) -> list[str]:
 
 
 def _size_and_time(path: str) -> list[int] | None:
-    """Return what a file keeps that is moved away and back; None if there is no such file."""
+    """Return size and time of a file, which it keeps when moved; None if there is no file."""
     return (find_stamp(path) or [])[:2] or None
 
 
 def _named(record: Record) -> tuple[str, Record]:
-    """Return a record by its id; KeyError or TypeError if it is none of this program."""
+    """Return (id, record); raise KeyError or TypeError for a record of another program."""
     os.fsencode(record["path"])
     return str(record["id"]), {**record, "state": record["state"], "name": record["name"]}
