@@ -129,7 +129,7 @@ def _precision(given: F64, wrong: F64, share: float, n_classes: int | None) -> f
     part = (share - np.mean(given > least)) / level if level else 0.0
     found = float(np.mean(wrong > least) + part * np.mean(wrong == least))
     if n_classes is not None:
-        # If a given label is wrong, one of the other classes is right: `wrong` includes these.
+        # `wrong` has all classes other than the given one. If that is wrong, one of them is right.
         right = share / (n_classes - 1) / (1 - share)
         found = (found - right * share) / (1 - right)
     return min(max(found, 0.0), 1.0)

@@ -185,7 +185,7 @@ class Product(_SecondLayer):
         return left[0].features if len(left) == 1 else self.model.key
 
     def predict_fold(self, oof: OutOfFold, fold: int) -> None:
-        """Fit one fold's product, and write its predictions of the fold's clips to `oof`."""
+        """Fit the product of one fold's models, and write its predictions of the fold to `oof`."""
         clips, key = oof.clips, self.model.key
         tested = clips.folds == fold
         inner = np.stack([oof.inner[fold][base.key] for base in self.bases]).astype(float)

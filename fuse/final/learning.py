@@ -183,8 +183,8 @@ def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemorySto
         )
     ):
         raise BadFeatures(
-            f"--training {cache.path}: expected the features that {base.name} was made of, from "
-            "nets that were not trained on them: give this file, or leave out --training"
+            f"--training {cache.path}: expected the features that {base.name} was made from, by "
+            "nets that were not trained on its clips: give this file, or leave out --training"
         )
     replaced, every = corrected.keys(base), zip(*keys, strict=True)
     kept = [all(not k or int(k[:16], 16) not in replaced for k in row) for row in every]

@@ -25,7 +25,7 @@ class ScoreColumn:
     """A score as a column of a table of models."""
 
     title: str
-    score: str  # key of `ModelResult.scores`, or with `output` of `ModelResult.per_output`
+    score: str  # key of `ModelResult.scores`; if `output` is given, of `ModelResult.per_output`
     output: int | None = None  # index of the class, tag or target; None for all
     terminal: bool = True  # True if the terminal's table shows it
 
@@ -183,7 +183,7 @@ class Task(ABC):
     def scores(
         self, y_true: Labels, outputs: F64, y_pred: Labels, *, whole: bool = True
     ) -> Measures:
-        """Return `measure` with the metrics of plug-ins; `whole` is False for clips of a fold."""
+        """Return the scores of `measure` and of plug-ins; `whole` is False for one fold's clips."""
         measures = self.measure(y_true, outputs, y_pred)
         plugged = plugged_scores(self.name, y_true, outputs, y_pred, whole=whole)
         return measures._replace(overall={**measures.overall, **plugged})
@@ -259,7 +259,7 @@ class Task(ABC):
 
     @abstractmethod
     def prediction(self, names: Sequence[str]) -> str:
-        """Return the prediction for a clip in words: ``one of 2 classes (calm or tense)``."""
+        """Describe what the task predicts, such as ``one of 2 classes (calm or tense)``."""
 
     def remark(
         self, names: Sequence[str], best: Mapping[str, float], baseline: Mapping[str, float]

@@ -162,7 +162,7 @@ def with_inferred_groups(manifest: Manifest, pattern: str = "") -> Manifest:
 
 
 def similar_groups(manifest: Manifest) -> list[tuple[str, str]]:
-    """Return pairs of groups that differ only by case, spaces or one letter: typing errors."""
+    """Return pairs of groups that differ by case, spaces or one letter, probably by mistake."""
     # Name without spaces, also with `?` for one letter -> first group with it.
     first: dict[str, str] = {}
     pairs = set()
