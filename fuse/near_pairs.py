@@ -75,7 +75,7 @@ NO_PAIRS = NearPairs(np.empty((0, 2), np.int64), np.empty(0, np.bool_), 1.0)
 
 
 def near_pairs(unit: F32, group: Ints) -> NearPairs:
-    """Find pairs of different groups that are more alike than random pairs ever are.
+    """Find pairs of clips in different groups that are more alike than random pairs ever are.
 
     `unit` has standardised vectors of length 1, float32 (clips, dim); `group` each clip's group.
     """

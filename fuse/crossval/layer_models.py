@@ -247,7 +247,7 @@ def add_layer_models(
 
 
 def layers_of(spec: FeatureSpec) -> tuple[tuple[int, ...], Ints]:
-    """Return the numbers of a feature's layers, and the columns of each; () if not several."""
+    """Return the numbers of a feature's layers, and the columns of each; () for one layer."""
     layers = spec.params.get(LAYERS)
     # Windows are pooled to their means, which may be followed by their deviations.
     n_parts = 1 + (spec.params.get("view", {}).get("pooling") == "mean+std")

@@ -126,9 +126,9 @@ def _column_scores(y_true: Bools, proba: F64, y_pred: Bools) -> dict[str, F64]:
 
 
 def best_thresholds(proba: F64, y_true: Ints) -> F64:
-    """Return the threshold of each tag that maximises its F1 (inner predictions), float64 (tags,).
+    """Return for each tag the threshold with the highest F1 on inner predictions, float64 (tags,).
 
-    A threshold is the mean of two neighbouring probabilities; if F1 is equal, the highest one.
+    A threshold is the mean of two neighbouring probabilities; of equally good ones the highest.
     """
     valid = complete(proba)
     positive, p = y_true[valid].astype(bool), proba[valid]

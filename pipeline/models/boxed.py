@@ -249,7 +249,8 @@ def elsewhere_words(model: FinalModel) -> list[str]:
     """Return a sentence on the score for each other kind of music that was measured."""
     stated = _about(model).get("elsewhere", {})
     words = [f"On {kind}: {text.rstrip('.')}." for kind, text in stated.items()]
-    is_told = not words or model.predictors[0].expected.get("per_group")  # by `expected_words`
+    # With scores of each group, `expected_words` already ends with UNKNOWN.
+    is_told = not words or model.predictors[0].expected.get("per_group")
     return words if is_told else [*words, UNKNOWN.capitalize() + "."]
 
 

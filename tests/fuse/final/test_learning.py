@@ -164,7 +164,7 @@ def test_own_clips_are_trained_on_as_well(made, plane):
     assert new.specs == load_model(folder / "model").specs
     assert result.after["score"] > 0.85
     other = folder / "songs.h5"
-    with pytest.raises(BadFeatures, match="expected the features that made was made of"):
+    with pytest.raises(BadFeatures, match="expected the features that made was made from"):
         learned(folder, path, training=other)
 
 
