@@ -403,7 +403,7 @@ def learning_curve_masks(
 # random, with replacement. Without replacement the classes that are rare in a test fold would be
 # frequent in its training folds, so that every score would lie below chance (for 96 clips of 6
 # classes .04 instead of .167). Blocks make leaks visible: if pieces of one song are in several
-# groups, a piece in training has the label of its piece in the test fold, whatever that label is.
+# groups, a piece in training has the label of the piece in the test fold, whatever that label is.
 
 
 def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:

@@ -165,7 +165,7 @@ class EstimatorExpert:
     estimator: Any
 
     def predict_fold(self, oof: OutOfFold, fitter: fitting.HeadFitter, fold: int) -> None:
-        """Tune and fit one fold's estimator, and write its outputs to `oof`, also inner ones."""
+        """Tune and fit one fold's estimator, and write its outer and inner outputs to `oof`."""
         clips, key = oof.clips, self.model.key
         tested, folds = clips.folds == fold, oof.inner_folds[fold]
         columns, valid = fitter.standardised(

@@ -82,7 +82,8 @@ class Task(ABC):
     # Key in `ModelResult.intervals` of the primary metric's interval, and its description.
     primary_interval: ClassVar[tuple[str, str]]
     field_score: ClassVar[tuple[str, str]]  # score by which meta-analyses compare: key and title
-    # Task with this score as its primary metric; None if it is already, or needs thresholds.
+    # The same task with this score as its primary metric. None if it is already the primary metric,
+    # or if it needs thresholds.
     by_field_score: ClassVar[Task | None] = None
     primary_output = ""  # key of `ModelResult.per_output_fold` shown over folds
 

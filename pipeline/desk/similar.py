@@ -107,8 +107,8 @@ def path_of_songs(
 ) -> list[Match]:
     """Return the seeds in their order, with up to `n` songs between them in small steps.
 
-    At `n` points at equal steps on the lines from seed to seed, the nearest song follows that is
-    not listed yet.
+    For each of `n` equally spaced points on the lines from seed to seed, the nearest song that is
+    not listed yet is added.
     """
     corners = library.vectors(seeds)
     at = np.linspace(0, len(seeds) - 1, n + 2)[1:-1]
