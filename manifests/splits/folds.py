@@ -18,6 +18,8 @@ _PASSES = 4
 # Swaps are tried for all pairs of groups, so only up to this number of groups; with more groups,
 # the greedy choice and single moves leave almost nothing to gain.
 _MOST_GROUPS_TO_SWAP = 800
+# Number of groups whose moves are tried at once.
+_BATCH = 64
 
 
 def make_folds(
@@ -221,9 +223,10 @@ def _assign_groups(counts: F64, shares: F64, seed: int, fixed: Ints | None = Non
     excess = np.array(sums) - shares[:, None]  # c_ps / N_s - t_p
     for g in order[free[order]]:
         growth = (2.0 * excess @ group_shares[g] + weight[g]) / shares
-        ties = np.flatnonzero(growth <= growth.min() + 1e-12)
-        part[g] = rng.choice(ties)
-        excess[part[g]] += group_shares[g]
+        (ties,) = (growth <= growth[growth.argmin()] + 1e-12).nonzero()
+        chosen = ties[rng.integers(len(ties)) if len(ties) > 1 else 0]
+        part[g] = chosen
+        excess[chosen] += group_shares[g]
     _fill_empty(group_shares, part, excess, free)
     for _ in range(_PASSES):
         movable = _shuffled(free, rng)
@@ -260,21 +263,29 @@ def _move(
     """Move single groups of `order` if this decreases the sum; return True if any group moved."""
     sizes = np.bincount(part, minlength=len(excess))
     gained = False
-    for g in order:
-        current = part[g]
-        if sizes[current] == 1:
+    start = 0
+    while start < len(order):
+        # Few groups move, so many are tried at once with the same excess.
+        tried = order[start : start + _BATCH]
+        current, each = part[tried], np.arange(len(tried))
+        along = 2.0 * group_shares[tried] @ excess.T
+        change = (along + weight[tried, None]) / shares
+        change += ((weight[tried] - along[each, current]) / shares[current])[:, None]
+        change[each, current] = 0.0
+        best = change.argmin(axis=1)
+        better = (change[each, best] < -1e-12) & (sizes[current] > 1)
+        if not better.any():
+            start += len(tried)
             continue
-        leave = (weight[g] - 2.0 * excess[current] @ group_shares[g]) / shares[current]
-        change = (2.0 * excess @ group_shares[g] + weight[g]) / shares + leave
-        change[current] = 0.0
-        best = int(change.argmin())
-        if change[best] < -1e-12:
-            excess[current] -= group_shares[g]
-            excess[best] += group_shares[g]
-            sizes[current] -= 1
-            sizes[best] += 1
-            part[g] = best
-            gained = True
+        first = int(better.argmax())
+        g, to, source = tried[first], best[first], current[first]
+        excess[source] -= group_shares[g]
+        excess[to] += group_shares[g]
+        sizes[source] -= 1
+        sizes[to] += 1
+        part[g] = to
+        gained = True
+        start += first + 1
     return gained
 
 
