@@ -80,15 +80,15 @@ class Reference:
 
     def squares(self, places: F32) -> F64:
         """Return mean squared differences to the clips of the reference, float64 (clips, clips)."""
-        new, (old, norms) = places.astype(np.float64), self._exact
-        sums = np.square(new).sum(axis=1)[:, None] + norms
-        return (sums - 2 * new @ old.T) * (STEP**2 / new.shape[1])
+        # Exact in float32: the numbers are whole and below 2^24.
+        whole = (-2 * places) @ self.places.T
+        whole += np.square(places).sum(axis=1)[:, None]
+        whole += self._norms
+        return np.multiply(whole, STEP**2 / places.shape[1], dtype=np.float64)
 
     @cached_property
-    def _exact(self) -> tuple[F64, F64]:
-        """Places and their squared norms, in float64."""
-        places = self.places.astype(np.float64)
-        return places, np.square(places).sum(axis=1)
+    def _norms(self) -> F32:
+        return np.square(self.places).sum(axis=1)
 
 
 def distances(
@@ -100,13 +100,13 @@ def distances(
 
     Squares are averaged over the nets of a feature. Infinite if one of the clips lacks a feature.
     """
-    squares = [
-        mean_finite(
-            np.stack([r.squares(places[key]) for key, r in reference.items() if key[0] == name]), 0
-        )
-        for name in features
-    ]
-    return np.sqrt(np.nan_to_num(np.sum(squares, axis=0), nan=np.inf))
+    squares = []
+    for name in features:
+        of_nets = [r.squares(places[key]) for key, r in reference.items() if key[0] == name]
+        squares.append(of_nets[0] if len(of_nets) == 1 else mean_finite(np.stack(of_nets), 0))
+    total = sum(squares[1:], squares[0])
+    total[np.isnan(total)] = np.inf
+    return np.sqrt(total, out=total)
 
 
 def neighbour_distance(found: F64) -> F64:
@@ -118,10 +118,13 @@ def spread_of(
     reference: Mapping[FeatureKey, Reference], features: Sequence[str], n_plain: int
 ) -> F64:
     """Return the distance of each row of `places` to other clips, float64 (rows,)."""
-    places = {key: r.places for key, r in reference.items() if key[0] in features}
+    used = {key: r for key, r in reference.items() if key[0] in features}
+    plain = {key: replace(r, places=r.places[:n_plain]) for key, r in used.items()}
+    found = distances(plain, features, {key: r.places for key, r in used.items()})
     # The nearest clip is left out: it is the clip itself, or the original of a degradation.
-    found = np.sort(distances(reference, features, places)[:, :n_plain], axis=1)[:, 1:]
-    spread = neighbour_distance(found)
+    n_nearest = min(NEIGHBOURS + 1, n_plain)
+    nearest = np.partition(found, n_nearest - 1, axis=1)[:, :n_nearest]
+    spread = neighbour_distance(np.sort(nearest, axis=1)[:, 1:])
     # The floor keeps copies, whose spread is 0, from making all other clips distant.
     return np.maximum(spread, LEAST_SPREAD * mean_finite(spread, axis=0))
 
