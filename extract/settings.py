@@ -200,7 +200,8 @@ class RunSettings:
     """Settings that all nets of a run share; a value out of range raises `BadOption`.
 
     ``precision="auto"`` is ``bf16`` (mixed precision) on a GPU, and ``float32`` on a CPU unless
-    ``mvemo extract`` measures that bf16 is faster.
+    ``mvemo extract`` measures that bf16 is faster. It is ``float32`` where bf16 changes the
+    predictions from a frozen net (`NetCard.faithful_in_bf16`).
     """
 
     protocol: str = setting("crossfit", "Training protocol (docs/protocols.md).", names=PROTOCOLS)

@@ -48,6 +48,7 @@ class Net(nn.Module, ABC):
     profiles: ClassVar[Mapping[str, NetSettings]]
     version: ClassVar[int]
     windows_at_once: ClassVar[int]
+    faithful_in_bf16: ClassVar[bool]
     fixed: ClassVar[tuple[str, ...]]
     started_from: ClassVar[str]
     random_options: ClassVar[Mapping[str, Any]]

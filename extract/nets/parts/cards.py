@@ -191,6 +191,9 @@ class NetCard:
     windows_at_once
         Number of windows that a CPU embeds in one step. It is small for large nets, where
         more windows only take memory.
+    faithful_in_bf16
+        False if frozen embeddings in bf16 change more than 1 % of predictions, so that
+        ``precision="auto"`` is float32.
     fixed
         Prefixes of the names of buffers that training does not change, such as a front end.
         A weight file may lack them.
@@ -214,6 +217,7 @@ class NetCard:
     profiles: Mapping[str, NetSettings]
     version: int = 1
     windows_at_once: int = 4
+    faithful_in_bf16: bool = True
     fixed: tuple[str, ...] = ()
     started_from: str = ""
     random_options: Mapping[str, Any] = field(default_factory=dict)

@@ -35,6 +35,13 @@ def chosen(work, net="music1d", *more):
     return cost.choose_precision([settings.nets[net]], run, settings.descriptors, path)[0]
 
 
+def test_frozen_nets_that_bf16_changes_are_float32(timed, tmp_path):
+    assert chosen(tmp_path, "effnet", "extract.protocol=frozen") == "float32"
+    assert timed == []
+    assert chosen(tmp_path, "musicnn", "extract.protocol=frozen") == "bf16"
+    assert chosen(tmp_path, "effnet") == "bf16"
+
+
 def test_the_faster_precision_is_measured_once(timed, tmp_path):
     assert chosen(tmp_path) == chosen(tmp_path) == "bf16"
     assert timed == ["music1d bf16", "music1d float32"]
