@@ -70,7 +70,7 @@ class Reference:
     mean: F64  # float64 (dim,): means of the training clips
     scale: F64  # float64 (dim,): standard deviations of the training clips
     # float32 (clips, axes): training clips, then degraded copies, along the axes, in whole steps;
-    # NaN for clips without the feature; empty in older models.
+    # NaN for clips without the feature.
     places: F32
 
     def project(self, x: F64 | F32) -> F32:

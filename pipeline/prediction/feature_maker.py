@@ -53,7 +53,7 @@ class FeatureMaker:
             if is_net(spec) and spec.modality == "audio" and level != descriptors.level:
                 raise BadOption(
                     f"{self.folder}: its net {spec.name} read sound that was not brought to "
-                    f"{descriptors.level:g} LUFS (an earlier version): train the model again"
+                    f"{descriptors.level:g} LUFS: train the model again"
                 )
             for name, digest in spec.params.get("descriptors", {}).items():
                 current = descriptor_spec(name, descriptors)

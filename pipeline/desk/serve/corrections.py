@@ -20,7 +20,6 @@ from threading import RLock
 from types import MappingProxyType
 from typing import Any
 
-from mvemo.cache.spec import content_digest
 from mvemo.manifests import BadManifest, read_manifest, tables
 from mvemo.manifests.cells import parse_number
 from mvemo.manifests.errors import BadFile, DiskFailed, MvemoError
@@ -129,10 +128,7 @@ class Corrections:
         return self._keys.get(content) or content[:16] or clip_id
 
     def adopt(self, content: str, path: Path) -> None:
-        """Correct the place of a file that was moved, or a digest that an earlier version stored.
-
-        Earlier versions stored the digest of its bytes, or none.
-        """
+        """Correct the place of a file that was moved, or add a digest that was not known."""
         place, folder, entries = os.path.abspath(path), self.path.parent, list[Entry]()
         known = self._of(self.key_of(content))
         with suppress(OSError, MvemoError), self._lock:
@@ -140,8 +136,7 @@ class Corrections:
                 relative = Path(os.path.relpath(place, folder)).as_posix()
                 entries = [{"clip_id": known.clip_id, "date": utc_now(), "moved": relative}]
             for c in () if content in self._keys else self.current.values():
-                is_here = os.path.abspath(folder / c.path) == place and c.content != content
-                if is_here and c.content in ("", content_digest(path)):
+                if not c.content and os.path.abspath(folder / c.path) == place:
                     entries.append(entry_of(replace(c, content=content)))
             if entries:
                 self._begin("", None)

@@ -278,6 +278,16 @@ def test_a_comment_of_an_earlier_version_does_not_make_the_file_unreadable(folde
     assert check_manifest(kept.path) == []
 
 
+def test_a_correction_takes_the_digest_of_its_file_once_it_is_known(folder):
+    kept = opened(folder)
+    kept.put(folder / "a.mp3", "calm", clip_id="a")
+    kept.put(folder / "b.mp3", "calm", clip_id="b", content="other")
+    for place in ("a.mp3", "b.mp3"):
+        kept.adopt(f"digest of {place}", folder / place)
+    assert opened(folder).key_of("digest of a.mp3") == "a"
+    assert opened(folder).key_of("digest of b.mp3") != "b"
+
+
 def test_a_moved_file_takes_its_correction_along(folder):
     kept = opened(folder / "work")
     for label in ("calm", "tense"):
