@@ -165,8 +165,8 @@ class PartWriter:
             rewrite(path, plan, kept=KEPT)
             self._next += 1
             self._note_part(path)
-            for digest in memory.indexes:
-                self._named.setdefault(digest, frozenset(self._specs[digest].trained_on))
+            for digest in memory.indexes.keys() - self._named.keys():
+                self._named[digest] = frozenset(self._specs[digest].trained_on)
             self._memory = MemoryRows()
         self._committed = time.monotonic()
 
