@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import shown
 
 # Compressed arrays may need this many times the size of their file in memory.
@@ -32,6 +33,17 @@ DAMAGED = (
     *(RuntimeError, OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile),
     zlib.error,
 )
+
+
+@contextmanager
+def refuse_damaged(path: Path, kind: str) -> Iterator[None]:
+    """Raise `MvemoError` if reading `path`, which is expected to be `kind`, fails."""
+    try:
+        yield
+    except MvemoError:
+        raise
+    except DAMAGED as error:
+        raise MvemoError(f"{path}: is damaged, or is not {kind}: {error}") from error
 
 
 def most_bytes(size: int) -> int:
