@@ -14,7 +14,8 @@ from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS, build_net
 from mvemo.extract.nets.parts.encoder_names import EncoderName, of_encoder, parse_entry
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
-from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests import array_files, files
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import tell, tell_note

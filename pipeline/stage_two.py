@@ -15,7 +15,8 @@ import numpy as np
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import FinalModel, save_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import save_model
 from mvemo.fuse.report import report_files, score_tables, tables
 from mvemo.fuse.report.figures import write_figures
 from mvemo.fuse.results import Results

@@ -20,6 +20,8 @@ from scipy.special import logsumexp
 
 from mvemo.fuse.bootstrap import resample_groups
 from mvemo.fuse.features import Clips, leave_each_out
+from mvemo.fuse.final.corrections import CorrectedClips
+from mvemo.fuse.final.expected_scores import with_limits
 from mvemo.fuse.final.model import FinalModel, Vectors, head_inputs, predict_clips
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import NAMED, WITH_KERNEL
@@ -154,6 +156,34 @@ class Adaptation:
             model = self.adapted(train, self.choose(train))
             result[:, test] = predictor_outputs(model, self._vectors)[:, :n][:, test]
         return result
+
+
+def adapted_model(
+    base: FinalModel, corrected: CorrectedClips, before: F64
+) -> tuple[FinalModel, F64]:
+    """Adapt the heads to the corrected clips; return the model, and out-of-fold outputs."""
+    clips, vectors = corrected.clips, corrected.vectors
+    linear, task, y_true = linear_part(base), clips.task, clips.y_true
+    both = {k: np.concatenate([x, corrected.others[k]]) for k, x in vectors.items()}
+    adaptation, everything = Adaptation(linear, both, clips), np.ones(len(y_true), bool)
+    after, strength = adaptation.out_of_fold(), adaptation.choose(everything)
+    constant = corrected.constant_outputs
+    learned, *others = (
+        np.nanmean(task.losses(y_true, one)) for one in (first_of(after), before, constant)
+    )
+    if not strength or learned >= min(others):
+        return base, before
+    new = adaptation.adapted(everything, strength)
+    predictors = []
+    for predictor, outputs in zip(linear.predictors, after, strict=True):
+        rows = corrected.scored & complete(outputs)
+        one = replace(predictor, nonconformity=(), optional=())
+        if rows.any():
+            names = [clips.groups[row] for row in np.flatnonzero(rows)]
+            one = with_limits(one, y_true[rows], outputs[rows], names, task.link)
+        predictors.append(one)
+    keys = np.union1d(base.training_keys, corrected.keys(base))
+    return replace(new, predictors=tuple(predictors), training_keys=keys), first_of(after)
 
 
 def linear_part(model: FinalModel) -> FinalModel:

@@ -144,6 +144,8 @@ class ScaledFeatures:
     _by_name: dict[str, ScaledFeature] = field(default_factory=dict)
     # Computed only once, because directions of large variance hardly depend on the clips.
     _spectra: dict[str, Spectrum] = field(default_factory=dict)
+    # Mask and values of the clips last taken, which the next fits often take again.
+    _taken: tuple[bytes, dict[str, Rows]] = (b"", {})
 
     def on(self, rows: Bools) -> ScaledFeatures:
         """Return the same features, standardised on the clips of `rows`."""
@@ -153,6 +155,16 @@ class ScaledFeatures:
         if name not in self._by_name:
             self._by_name[name] = self._scaled(name)
         return self._by_name[name]
+
+    def take(self, name: str, rows: Bools) -> Rows:
+        """Return the standardised values of the clips of `rows`."""
+        mask = rows.tobytes()
+        if self._taken[0] != mask:
+            self._taken = mask, {}
+        taken = self._taken[1]
+        if name not in taken:
+            taken[name] = self[name].values.take(rows)
+        return taken[name]
 
     def _scaled(self, name: str) -> ScaledFeature:
         matrix = self.matrices[name]

@@ -326,7 +326,7 @@ class HeadFitter:
         blocks, start = [], []
         for name, members in users.items():
             feature, of_block = scaled[name], np.array([factors[i][name] for i in members])
-            values = feature.values.take(rows)
+            values = scaled.take(name, rows)
             blocks.append(Block(values, np.array(members), of_block, feature.spectrum))
             zeros = np.zeros((len(target), values.shape[1]), np.float32)
             starts = [fits[i].start for i in members]

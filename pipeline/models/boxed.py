@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.extract.media.request import IN_WORDS
-from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
+from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.fuse.final.model_files import MODEL, load_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import write_text

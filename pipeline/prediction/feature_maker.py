@@ -20,7 +20,7 @@ from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts.encoder_names import of_encoder
 from mvemo.fuse.features import sequence_statistics, statistics_of
-from mvemo.fuse.final.model import load_model, with_coverage
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import model_nets, settings_files
@@ -39,7 +39,7 @@ class FeatureMaker:
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder = folder
         self.options = settings
-        self.model = with_coverage(load_model(folder), settings.coverage)
+        self.model = load_model(folder, settings.coverage)
         # Features that cannot be computed here, with the reason, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}

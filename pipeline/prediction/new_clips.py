@@ -80,9 +80,9 @@ def clips_and_settings(
         pictures = have_pictures(clips) if is_open else [modality == "video"]
     folder = pick_model(request.model_name, pictures)
     if coverage is not None and is_read:
-        from mvemo.fuse.final.model import load_model, with_coverage
+        from mvemo.fuse.final.model_files import load_model
 
-        with_coverage(load_model(folder), coverage)
+        load_model(folder, coverage)
     if is_now:
         _fetch(folder, settings)
     return clips, folder, settings

@@ -23,11 +23,10 @@ from mvemo.fuse.final.model import (
     FinalModel,
     Predictor,
     Vectors,
-    load_model,
     predict_clips,
     standardise_folders,
-    with_coverage,
 )
+from mvemo.fuse.final.model_files import load_model
 from mvemo.fuse.final.prediction_records import records
 from mvemo.fuse.final.reference import unlikeness
 from mvemo.manifests.array_types import F64
@@ -125,7 +124,7 @@ def predict_features(
 
     with open_cache(features) as cache:
         read = {spec.modality for spec in cache.specs}.intersection(modalities)
-        model = with_coverage(load_model(boxed.pick_model(name, ["video" in read])), coverage)
+        model = load_model(boxed.pick_model(name, ["video" in read]), coverage)
         specs = [spec for spec in model.specs if spec.modality in modalities]
         stored = {spec.digest for spec in cache.specs}
         # float64 (clips, dim), NaN if missing.

@@ -85,7 +85,7 @@ def unreadable(
 ) -> tuple[FinalModel, list[ClipPrediction]]:
     """Return the model, and predictions with only the error, without importing PyTorch."""
     from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.fuse.final.model import load_model, with_coverage
+    from mvemo.fuse.final.model_files import load_model
 
-    model = with_coverage(load_model(folder), settings.coverage)
+    model = load_model(folder, settings.coverage)
     return model, [ClipPrediction(clip.file, error=clip.problem) for clip in clips]

@@ -16,7 +16,8 @@ from typing import Any
 
 from mvemo.cache.spec import content_digest
 from mvemo.fuse.conformal import Asked
-from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import MODEL, load_model
 from mvemo.manifests import dimensions, files
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.pipeline.console.messages import tell, tell_note

@@ -18,7 +18,8 @@ from mvemo.cache.spec import content_digest
 from mvemo.extract.media import isolated
 from mvemo.fuse import compare_runs
 from mvemo.fuse.final import clip_prediction, prediction_records
-from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import MODEL, load_model
 from mvemo.manifests import Manifest, read_manifest, text_files
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.layouts.scan import find_media
