@@ -36,7 +36,7 @@ from mvemo.fuse.scaling import fit_scaling
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
-from mvemo.manifests.relabel import format_label
+from mvemo.manifests.schemes import format_label
 
 # Assumed share of wrong labels, and number of permutations of ratings that simulate wrong labels.
 SHARE, EXCHANGES = 0.1, 20

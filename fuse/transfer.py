@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from mvemo.cache import TEST, TRAIN, ClipTable, FeatureSpec
 from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.crossval.comparisons import FoldedOutputs, difference_interval
-from mvemo.fuse.crossval.evaluation import evaluate_once
+from mvemo.fuse.crossval import comparisons, evaluation
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
@@ -27,7 +26,6 @@ from mvemo.fuse.results import Results, recommended_model, score_model
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
 from mvemo.fuse.tasks.regression import plane_of
 from mvemo.manifests.array_types import F64, Bools, Ints
-from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.manifests.labels import parse_scale
 from mvemo.manifests.schemes import find_scheme
 
@@ -94,11 +92,11 @@ def _transfer(
     if in_test.all() or in_train.all():
         raise BadFeatures(f"{source.path} has the same recordings as {target.path}: leave out one")
     train = selected(train, train.specs, np.flatnonzero(~in_test))
-    results = evaluate_once(joined([train, test], (TRAIN, TEST)), settings)
+    results = evaluation.evaluate_once(joined([train, test], (TRAIN, TEST)), settings)
     classes = test.table.classes
     key = (number, classes, tuple(spec.name for spec in test.specs))
     if key not in own:
-        own[key] = evaluate_once(test, settings)
+        own[key] = evaluation.evaluate_once(test, settings)
     transferred, here = _outputs(results)[len(train.table) :], _outputs(own[key])
     task, valid = results.task, complete(transferred) & complete(here) & ~in_train
     y_true, zeros = own[key].y_true[valid], np.zeros(valid.sum(), np.int64)
@@ -113,7 +111,7 @@ def _transfer(
         for name, values in outputs.items()
     }
     score = {name: float(m.per_fold[task.primary_metric][0]) for name, m in models.items()}
-    folded = FoldedOutputs(task, y_true, groups, zeros, 1, outputs)
+    folded = comparisons.FoldedOutputs(task, y_true, groups, zeros, 1, outputs)
     return Transfer(
         source=source.table.name,
         target=target.table.name,
@@ -125,7 +123,9 @@ def _transfer(
         score=score["source"],
         own=score["own"],
         loss=score["own"] - score["source"],
-        interval=difference_interval([folded], "own", "source", resample_groups(groups)),
+        interval=comparisons.difference_interval(
+            [folded], "own", "source", resample_groups(groups)
+        ),
         baseline=score["baseline"],
         others={
             column.title: (models["source"].value_of(column), models["own"].value_of(column))
@@ -201,7 +201,7 @@ def _relabelled(
 def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | None]:
     rated, labels = table.task == "regression", np.asarray(table.labels, np.float64)
     if scheme == "quadrants" and rated and (plane := plane_of(table.classes, labels, table.scale)):
-        return [QUADRANTS[i] for i in plane.quadrants(labels)]
+        return [find_scheme(scheme).classes[i] for i in plane.quadrants(labels)]
     if table.task != "multiclass":
         raise BadFeatures(
             f"{table.name}: expected classes, or valence and arousal with --scheme quadrants, got "

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mvemo.extract.errors import MediaUnavailable
-from mvemo.extract.mapped_files import release
 from mvemo.extract.media.request import DecodeRequest as DecodeRequest
 from mvemo.extract.media.request import FrameSampling, MediaProblem
+from mvemo.manifests.array_files import release
 from mvemo.manifests.files import Stamp, dump_json, replacing, stamp_of
 from mvemo.manifests.text_files import read_json
 

@@ -1,16 +1,15 @@
 """The evaluation of features: every clip is scored once, by a head that never saw it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mvemo.cache import ClipTable
-from mvemo.fuse.audit import Finding, audit_cache, first_of_each
+from mvemo.fuse.audit import Finding, audit_cache, label_blocks
 from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.crossval.prediction import predict_all
@@ -404,16 +403,6 @@ def learning_curve_masks(
 # frequent in its training folds, so that every score would lie below chance (for 96 clips of 6
 # classes .04 instead of .167). Blocks make leaks visible: if pieces of one song are in several
 # groups, a piece in training has the label of its piece in the test fold, whatever that label is.
-
-
-def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:
-    """Return the number of each clip's block, int64 (clips,), from the findings of an audit."""
-    of_group = [
-        (clip, f"group {group}") for clip, group in zip(table.clip_ids, table.groups, strict=True)
-    ]
-    alike = chain.from_iterable(f.pairs for f in findings if f.kind.endswith("-across-groups"))
-    first = first_of_each([*of_group, *alike])
-    return codes_of([first[clip] for clip in table.clip_ids])
 
 
 def random_labels(y_true: Labels, blocks: Ints, seed: int) -> Labels:

@@ -51,7 +51,7 @@ def build_model(
     features = Features(store, settings)
     variants = [spec for name in features.modality for spec in features.variants[name]]
     imported = {spec.name for spec in variants if spec.protocol == "imported"}
-    ranked = _predictors(results, saved, features.modality)
+    ranked = _ranked_predictors(results, saved, features.modality)
     ranked.sort(key=lambda p: p.name != preferred)
     predictors: list[Predictor] = []
     for predictor in ranked:
@@ -87,10 +87,10 @@ def build_model(
     )
 
 
-def _predictors(
+def _ranked_predictors(
     results: Results, saved: SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """Return evaluated models and products, best first, then the fallbacks of fusions."""
+    """Return evaluated models and products, highest score first, then the fallbacks of fusions."""
     layers = {head.model for head in saved.heads if models.is_named(head.model)}
     evaluated = [
         m

@@ -97,6 +97,11 @@ def load_model(folder: str | Path, asked: Asked | None = None) -> FinalModel:
     return with_coverage(model, asked)
 
 
+def record_digest(folder: Path) -> str:
+    """Return the digest of a model's record, which changes with any of its files."""
+    return content_digest(folder / MODEL)
+
+
 def extra_files(folder: Path) -> tuple[str, ...]:
     """Return the names of a model's other files, such as its nets."""
     names = read_json(folder / MODEL)["files"]

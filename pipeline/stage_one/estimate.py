@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.stage_one import backends, steps
 from mvemo.pipeline.stage_one import plan as planning
+from mvemo.pipeline.stage_one.division import ExtractRequest
 from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Minimum duration in seconds of a run on a CPU for which a note is printed.
@@ -41,8 +42,12 @@ class _NetForecast:
     weight_bytes: int  # size on the disk of the weights to be trained
 
 
-def forecast_run(plan: planning.ExtractPlan) -> str:
+def forecast_run(request: ExtractRequest) -> str:
     """Forecast a run from existing results, a few timed clips, and a timed pass of each net."""
+    return _forecast(planning.plan_extract(replace(request, fetch=False, force=False)))
+
+
+def _forecast(plan: planning.ExtractPlan) -> str:
     # This comes first, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan)
     manifest, settings = plan.manifest, plan.settings

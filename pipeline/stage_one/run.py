@@ -113,13 +113,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             names = features.features
         failures = writer.failures
     if spread is not None and frozen:
-        # Only workers know the digests of files, but rows of identical files have equal keys.
-        with open_cache(path) as cache:
-            named = [spec for spec in cache.specs if spec.name in names]
-            keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
-            content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
-        keys_of = {clip: key.decode() for clip, key in content.items()}
-        tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
+        _tell_same_files(plan, path, names)
     if diverged:
         raise _divergence(plan, path, diverged, names)
     # A later run retries failures other than decoding, and weights that could not be downloaded.
@@ -159,6 +153,19 @@ def _read(
     if trainings is None:
         features.write_failures()
     return features
+
+
+def _tell_same_files(plan: ExtractPlan, path: Path, names: Sequence[str]) -> None:
+    """Print notes on identical files, which are known by the keys of their rows of features.
+
+    Only workers know the digests of the files, but rows of identical files have equal keys.
+    """
+    with open_cache(path) as cache:
+        named = [spec for spec in cache.specs if spec.name in names]
+        keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
+        content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
+    keys_of = {clip: key.decode() for clip, key in content.items()}
+    tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
 
 
 def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[str]]:

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import CacheWriter, FeatureSpec, PartWriter, StoredRows
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.errors import ClipFailed, TaskFailed, TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.stage_one import steps, summary
 from mvemo.pipeline.stage_one.backends import Backend, Note, RunTask
 from mvemo.pipeline.stage_one.division import Training, batch_sizes

@@ -25,7 +25,7 @@ from mvemo.pipeline.models.boxed import (
 )
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
-from mvemo.pipeline.prediction.predictions import legend
+from mvemo.pipeline.prediction.wording import legend
 
 NAMES = ("film-music", "music-video", "songs")
 
