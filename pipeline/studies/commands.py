@@ -117,18 +117,17 @@ def transfer(
     from mvemo.cache import open_cache
     from mvemo.fuse.tasks import TASKS
     from mvemo.fuse.transfer import transfer_all
-    from mvemo.manifests import files, schemes, text_table
+    from mvemo.manifests import files, text_table
     from mvemo.pipeline.settings_files import settings_for
 
     if len({path.resolve() for path in features}) < max(2, len(features)):
         listing = ", ".join(map(str, features))
         raise BadOption(f"expected two or more different files of features, got {listing}")
-    mapped = scheme if scheme in (None, "quadrants") else schemes.find_scheme(scheme).class_of
     # Only vectors are compared, so the descriptors of the profile are left out.
     settings = replace(settings_for(features[0], None, overrides), lld=())
     with ExitStack() as stack:
         caches = [stack.enter_context(open_cache(path)) for path in features]
-        found = transfer_all(caches, mapped, settings)
+        found = transfer_all(caches, scheme, settings)
     if json:
         click.echo(files.dump_json({"transfers": [asdict(one) for one in found]}))
         return
