@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse import models
-from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
-from mvemo.fuse.crossval.second_layers import Product, late_inner
+from mvemo.fuse import models, numeric, stores
+from mvemo.fuse.crossval import saving, second_layers
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
 from mvemo.fuse.final.expected_scores import finite_or_none, predictor_of
 from mvemo.fuse.final.model import FinalModel, Predictor, short_keys, stored_as
 from mvemo.fuse.final.reference import fit_references
-from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import ModelResult, Results, score_model
-from mvemo.fuse.stores import FeatureStore
 
 # With more features than this, not all subsets are scored, but only the features of each modality
 # and all features except one.
@@ -31,11 +28,11 @@ MOST_BASES = 5
 
 
 def build_model(
-    store: FeatureStore,
+    store: stores.FeatureStore,
     results: Results,
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
-    degraded: FeatureStore | None = None,
+    degraded: stores.FeatureStore | None = None,
 ) -> FinalModel:
     """Build a model from an evaluation with ``refit=True``.
 
@@ -47,7 +44,7 @@ def build_model(
     heads = tuple(head for head in results.heads if head.fold is None)
     if not heads:
         raise BadFeatures(f"{store.path}: no head could be fitted on all clips")
-    saved = saved_heads(replace(results, heads=heads))
+    saved = saving.saved_heads(replace(results, heads=heads))
     features = Features(store, settings)
     variants = [spec for name in features.modality for spec in features.variants[name]]
     imported = {spec.name for spec in variants if spec.protocol == "imported"}
@@ -88,7 +85,7 @@ def build_model(
 
 
 def _ranked_predictors(
-    results: Results, saved: SavedHeads, modality: Mapping[str, str]
+    results: Results, saved: saving.SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
     """Return evaluated models and products, highest score first, then the fallbacks of fusions."""
     layers = {head.model for head in saved.heads if models.is_named(head.model)}
@@ -120,7 +117,7 @@ def _ranked_predictors(
     return predictors
 
 
-def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
+def _needed(saved: saving.SavedHeads, predictors: Sequence[Predictor]) -> saving.SavedHeads:
     """Return the heads that the predictors use, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
     layers = {*filter(models.is_named, (models.LATE if p.bases else p.name for p in predictors))}
@@ -133,11 +130,11 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     heads = []
     for head in saved.heads:
         if head.model in layers or (not models.is_named(head.model) and head.features in needed):
-            heads.append(in_small_types(head))
+            heads.append(saving.in_small_types(head))
     return replace(saved, heads=tuple(heads))
 
 
-def _facts(store: FeatureStore, results: Results, imported: list[str]) -> dict[str, Any]:
+def _facts(store: stores.FeatureStore, results: Results, imported: list[str]) -> dict[str, Any]:
     notes = {
         "scores are optimistic: a net was trained on the scored clips": results.leaky,
         "trained on generated data: do not use it for real music": results.synthetic,
@@ -181,16 +178,16 @@ def part_products(results: Results) -> list[ModelResult]:
         for m in results.models
         if len(m.features) == 1 and not m.by_net and not models.is_named(m.name) and m.valid.any()
     }
-    bases = Product.bases_of(
+    bases = second_layers.Product.bases_of(
         [models.Model(m.name, m.features, m.modalities) for m in singles.values()]
     )
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
     products = []
     for part in _parts(bases):
         outputs = np.stack([singles[base.name].outputs for base in part])
-        fused = late_inner(clips, outputs, results.folds)
+        fused = second_layers.late_inner(clips, outputs, results.folds)
         # The product is used for clips that have all of these features.
-        fused[~complete(outputs).all(axis=0)] = np.nan
+        fused[~numeric.complete(outputs).all(axis=0)] = np.nan
         names = tuple(base.name for base in part)
         model = models.Model(f"{models.LATE}:{'+'.join(names)}", names, models.modalities_of(part))
         if np.isfinite(fused).any():
