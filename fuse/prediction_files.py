@@ -15,14 +15,12 @@ from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions, divided_note
 from mvemo.fuse.tasks import base, task_of
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED, Columns
-from mvemo.manifests import Manifest
+from mvemo.manifests import Manifest, tables, text_files
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.cells import to_number
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.tables import TableRows, collection_paused, is_missing, match_ids, read_table
-from mvemo.manifests.text_files import read_json
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
 # Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
@@ -78,7 +76,7 @@ def read_predictions(
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
         raise BadFeatures(f"expected a manifest of the task {kind}, got {manifest.task}")
-    with collection_paused():
+    with tables.collection_paused():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
         files, notes = [], list[str]()
@@ -113,7 +111,7 @@ def read_predictions(
 def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
     """Return the rows with ids, labels and groups from the manifest."""
     names = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
-    ids, _ = match_ids([row.clip_id for row in rows], names)
+    ids, _ = tables.match_ids([row.clip_id for row in rows], names)
     clips = {clip.clip_id: clip for clip in manifest.clips}
     result = []
     for row, clip_id in zip(rows, ids, strict=True):
@@ -156,9 +154,9 @@ def _predictions(
     )
 
 
-def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> TableRows:
+def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> tables.TableRows:
     """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
-    table = read_table(path, columns=columns)
+    table = tables.read_table(path, columns=columns)
     for name, n in Counter(table.header).items():
         if n > 1:
             raise BadFeatures(f"{path}: duplicate column {name!r}")
@@ -183,7 +181,7 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
 
 
 def _columns(
-    path: Path, table: TableRows, task: Task, names: Sequence[str] | None, *, truth: bool
+    path: Path, table: tables.TableRows, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> Columns:
     """Return the columns of a file, its outputs in the order of `names` or of the columns."""
     n_columns = len(table.header)
@@ -218,7 +216,7 @@ def _parse(columns: Columns, from_logits: bool) -> list[_Row]:
         label = columns.truth(place, cells) if columns.has_truth else None
         # A file may know the groups of only some clips.
         group = None if in_groups is None else cells[in_groups].strip()
-        group = None if group is None or is_missing(group) else group
+        group = None if group is None or tables.is_missing(group) else group
         of_clip = place, values["clip_id"], label, group, values.get("fold")
         of_model = values.get("model", path.stem), values.get("repeat")
         rows.append(_Row(*of_clip, *of_model, *columns.outputs(place, cells, from_logits)))
@@ -233,7 +231,7 @@ def _number_name(place: str, name: str, text: str) -> str:
         text = str(int(number)) if number == number // 1 and abs(number) < 1e15 else text
     if re.match(r"training$|train$|-(?!1$)|\d+[.,]", text, re.IGNORECASE):
         raise BadFeatures(f"{place}: {name} {shown(text)}: expected 0 or more, or -1 (not tested)")
-    return "" if is_missing(text) else text
+    return "" if tables.is_missing(text) else text
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
@@ -330,7 +328,7 @@ def read_run(folder: str | Path) -> Run:
     for file in (metrics, path):
         if not file.is_file():
             raise MvemoError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
-    facts = read_json(metrics)
+    facts = text_files.read_json(metrics)
     try:
         task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
         models = [str(name) for name in facts["models"]]

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from mvemo.manifests import tables, text_files
 from mvemo.manifests.errors import BadManifest, Problems, Report
 from mvemo.manifests.labels import Label, label_kind
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.tables import format_names, plain_text, read_table
-from mvemo.manifests.text_files import read_toml
 
 # Column of a table with corrected labels.
 CORRECTED = "corrected"
@@ -40,7 +39,7 @@ def _normalise(label: str) -> str:
     return " ".join(label.casefold().translate(str.maketrans("_-()", "    ")).split())
 
 
-_TABLES = read_toml(Path(__file__).with_name("schemes.toml"))
+_TABLES = text_files.read_toml(Path(__file__).with_name("schemes.toml"))
 _DOUBTFUL = _TABLES.pop("doubtful")
 SCHEMES: dict[str, Scheme] = {
     name: Scheme(
@@ -138,7 +137,7 @@ def format_label(label: Label, task: str) -> str:
     """Return a label in one cell: the class, or the tags or ratings separated by ``;``."""
     if label_kind(task).numeric:
         return ";".join(f"{float(value):.4g}" for value in label)
-    return format_names([*map(str, label)], ";")
+    return tables.format_names([*map(str, label)], ";")
 
 
 def relabel(manifest: Manifest, table: str | Path) -> tuple[Manifest, int]:
@@ -150,14 +149,14 @@ def relabel(manifest: Manifest, table: str | Path) -> tuple[Manifest, int]:
     class, or with a clip that is in two rows.
     """
     path = Path(table)
-    content, problems = read_table(path), Problems(path)
+    content, problems = tables.read_table(path), Problems(path)
     header, known = content.header, {clip.clip_id for clip in manifest.clips}
     if missing := [name for name in ("clip_id", CORRECTED) if name not in header]:
         listing = ", ".join(map(repr, header))
         raise BadManifest(f"{path}: has no column {missing[0]!r}, only {listing}")
     labels: dict[str, Label] = {}
     for line, cells in content.full_rows(problems):
-        row = dict(zip(header, map(plain_text, map(str.strip, cells)), strict=True))
+        row = dict(zip(header, map(tables.plain_text, map(str.strip, cells)), strict=True))
         name = row["clip_id"]
         if not row[CORRECTED]:
             continue

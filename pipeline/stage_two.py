@@ -14,9 +14,8 @@ import numpy as np
 
 from mvemo.cache import Cache, open_cache
 from mvemo.fuse import EvaluationSettings, Results, evaluate, format_table, write_report
-from mvemo.fuse.final.building import build_model
+from mvemo.fuse.final import building, model_files
 from mvemo.fuse.final.model import FinalModel
-from mvemo.fuse.final.model_files import save_model
 from mvemo.fuse.report import figures, report_files, score_tables, tables
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
@@ -140,7 +139,7 @@ def _built(
             if final.degradations is None
             else open_cache(final.degradations) as degraded
         ):
-            return build_model(cache, results, settings, preferred, degraded)
+            return building.build_model(cache, results, settings, preferred, degraded)
     except MvemoError as error:
         return error
 
@@ -184,7 +183,7 @@ def _write_model(
             )
     if final.about:
         model = replace(model, facts={**model.facts, "about": dict(final.about)})
-    save_model(folder, model, files)
+    model_files.save_model(folder, model, files)
     write_hub_card(folder, final.folder.name)
     return [*lines, *_promise(model, title)]
 

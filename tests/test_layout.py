@@ -114,13 +114,13 @@ FLOORS = {
 # takes at most 400 lines, and half of what it adds is saved elsewhere in its room. Lower a limit
 # when its room shrinks; what needs a higher one belongs into a room above, or into a plug-in.
 MOST_LINES = {
-    "manifests": 6640,
-    "cache": 4670,
-    "extract": 12630,
-    "fuse": 16130,
-    "pipeline": 11510,  # without the two rooms above it
+    "manifests": 6630,
+    "cache": 4660,
+    "extract": 12620,
+    "fuse": 16080,
+    "pipeline": 11390,  # without the two rooms above it
     "pipeline/desk": 3560,
-    "pipeline/studies": 3580,
+    "pipeline/studies": 3570,
 }
 
 

@@ -14,10 +14,8 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import KERNEL, WITH_KERNEL, Model, is_named
 from mvemo.fuse.results import Results
 from mvemo.fuse.scaling import unit_rows
-from mvemo.manifests.array_files import NpzFile, refuse_damaged
+from mvemo.manifests import array_files, files, text_files
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import replacing
-from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
 # Must be increased if the format of the file changes.
@@ -154,7 +152,7 @@ def write_heads(path: str | Path, saved: SavedHeads, *, small: bool = False) -> 
         "facts": saved.facts,
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
-    with replacing(Path(path)) as temp, temp.open("wb") as file:
+    with files.replacing(Path(path)) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -189,8 +187,8 @@ def load_heads(path: str | Path) -> SavedHeads:
     if not path.is_file():
         raise MvemoError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
     # `NpzFile` refuses pickled objects, which can run code.
-    with refuse_damaged(path, "a file of heads"), NpzFile(path) as file:
-        header = parse_json(str(file["header"]))
+    with array_files.refuse_damaged(path, "a file of heads"), array_files.NpzFile(path) as file:
+        header = text_files.parse_json(str(file["header"]))
         if (version := int(header["mvemo_heads"])) != VERSION:
             raise BadFeatures(
                 f"{path}: expected heads of version {VERSION}, got {version}: write them again "

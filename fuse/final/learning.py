@@ -14,13 +14,11 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mvemo.cache import open_cache
-from mvemo.fuse.bootstrap import MIN_GROUPS, resample_groups
+from mvemo.fuse import bootstrap, numeric
 from mvemo.fuse.crossval import comparisons
-from mvemo.fuse.final.adaptation import adapted_model, first_of, predictor_outputs
+from mvemo.fuse.final import adaptation, retraining
 from mvemo.fuse.final.corrections import PER_CLASS, CorrectedClips, read_corrections
 from mvemo.fuse.final.model_files import extra_files, load_model, save_model
-from mvemo.fuse.final.retraining import retrained_model
-from mvemo.fuse.numeric import complete
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.files import replacing_together
 from mvemo.manifests.text_table import listed
@@ -73,14 +71,14 @@ def learn(
     """
     base = load_model(model)
     corrected = read_corrections(base, Path(model), Path(corrections), features, training)
-    before = first_of(predictor_outputs(base, corrected.vectors))
+    before = adaptation.first_of(adaptation.predictor_outputs(base, corrected.vectors))
     if training is None:
         # The matrices are small: threads of BLAS would only wait for each other.
         with threadpool_limits(1, user_api="blas"):
-            new, after = adapted_model(base, corrected, before)
+            new, after = adaptation.adapted_model(base, corrected, before)
     else:
         with open_cache(training) as cache:
-            new, after = retrained_model(base, corrected, cache)
+            new, after = retraining.retrained_model(base, corrected, cache)
     # The old model gives a class that it does not know the probability 0.
     before = np.pad(before, ((0, 0), (0, after.shape[1] - before.shape[1])))
     result = replace(_compared(corrected, before, after), model=str(out))
@@ -106,7 +104,7 @@ def learn(
 def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult:
     """Compare the models on the scored clips, and describe the result in words."""
     clips, task, n = corrected.clips, corrected.clips.task, len(corrected.clips.groups)
-    rows = corrected.scored & complete(before) & complete(after)
+    rows = corrected.scored & numeric.complete(before) & numeric.complete(after)
     y_true, groups = clips.y_true[rows], [clips.groups[row] for row in np.flatnonzero(rows)]
     # A model must also be better than a model with constant outputs.
     models = {"before": before, "after": after, "constant": corrected.constant_outputs}
@@ -120,7 +118,7 @@ def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult
         return LearnResult(None, None, None, n, False, False, None, text, "")
     folds = np.zeros(len(groups), np.int64)
     folded = [comparisons.FoldedOutputs(task, y_true, groups, folds, 1, outputs)]
-    resamples = resample_groups(groups)
+    resamples = bootstrap.resample_groups(groups)
     interval, (above_constant, _) = (
         comparisons.difference_interval(folded, "after", other, resamples)
         for other in ("before", "constant")
@@ -160,7 +158,7 @@ def _shortage(
         return f"{needed} more needed ({by_class})", needed
     low, high = interval
     if not np.isfinite(interval).all():
-        return f"the scored clips are of fewer than {MIN_GROUPS} groups", None
+        return f"the scored clips are of fewer than {bootstrap.MIN_GROUPS} groups", None
     if low > 0 or high < 0:
         return "", None
     # The interval narrows with the square root of the number of clips.

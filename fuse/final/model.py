@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache.spec import FeatureSpec, row_key
+from mvemo.fuse import models, numeric, scaling
 from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
 from mvemo.fuse.crossval.saving import SavedHeads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.reference import Reference
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import LATE, SECOND_LAYERS, is_named
-from mvemo.fuse.numeric import complete, decision_inputs
-from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
 from mvemo.manifests.labels import parse_scale
@@ -227,16 +225,16 @@ def _outputs(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
         return np.mean([head.predict(head_inputs(head, vectors)) for head in heads], axis=0)
     by_name = {m.name: Predictor(m.name, m.features, m.modalities, {}) for m in model.heads.models}
     bases = [_outputs(model, by_name[base], vectors) for base in layer.features]
-    x = [decision_inputs(values, layer.link) for values in bases]
+    x = [numeric.decision_inputs(values, layer.link) for values in bases]
     return layer.predict(np.concatenate(x, axis=1))
 
 
 def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
     """Return a predictor's head over other heads' outputs; None if it reads features."""
     if predictor.bases:
-        (product,) = model.heads.select(LATE)
+        (product,) = model.heads.select(models.LATE)
         return late_part(product, predictor.bases)
-    if predictor.name in SECOND_LAYERS:
+    if predictor.name in models.SECOND_LAYERS:
         (head,) = model.heads.select(predictor.name)
         return head
     return None
@@ -248,10 +246,10 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
         return vectors
     scaled = {}
     for key, values in vectors.items():
-        present = complete(values)
-        others = Scaling(model.reference[key].mean, model.reference[key].scale)
+        present = numeric.complete(values)
+        others = scaling.Scaling(model.reference[key].mean, model.reference[key].scale)
         x = np.where(present[:, None], values, 0.0).astype(np.float32)
-        within = standardise_within(x, present, groups, others)
+        within = scaling.standardise_within(x, present, groups, others)
         scaled[key] = np.where(present[:, None], within, np.nan)
     return scaled
 
@@ -266,7 +264,7 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
 
 def feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
     """Return a predictor's heads over features, one for each fold's nets."""
-    if is_named(predictor.name):
+    if models.is_named(predictor.name):
         return model.heads.select(predictor.name)
     return model.heads.select_features(predictor.features)
 

@@ -20,8 +20,7 @@ from mvemo.fuse.crossval.saving import load_heads, write_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.model import FeatureKey, FinalModel, Predictor, with_coverage
 from mvemo.fuse.final.reference import Reference
-from mvemo.manifests.array_files import NpzFile, refuse_damaged
-from mvemo.manifests.files import write_json
+from mvemo.manifests import array_files, files
 from mvemo.manifests.text_files import as_tuples, read_json
 
 # Must be increased if an older reader would make different predictions.
@@ -65,7 +64,7 @@ def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = (
         "facts": model.facts,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
-    write_json(folder / MODEL, record)
+    files.write_json(folder / MODEL, record)
 
 
 def load_model(folder: str | Path, asked: Asked | None = None) -> FinalModel:
@@ -79,7 +78,7 @@ def load_model(folder: str | Path, asked: Asked | None = None) -> FinalModel:
         raise BadFeatures(
             f"{folder}: is not a model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
         )
-    with refuse_damaged(path, "a model"):
+    with array_files.refuse_damaged(path, "a model"):
         record = read_json(path)
         version = record["mvemo_model"]
         if version != VERSION:
@@ -110,7 +109,7 @@ def extra_files(folder: Path) -> tuple[str, ...]:
 
 def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
     reference: dict[FeatureKey, Reference] = {}
-    with NpzFile(folder / REFERENCE) as arrays:
+    with array_files.NpzFile(folder / REFERENCE) as arrays:
         for i, entry in enumerate(record["reference"]):
             mean, scale = (arrays[f"{i}/{name}"].astype(np.float64) for name in ("mean", "scale"))
             places = arrays[f"{i}/places"].astype(np.float32)

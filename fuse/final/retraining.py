@@ -6,52 +6,49 @@ import numpy as np
 
 from mvemo.cache import Cache
 from mvemo.cache.table import subset
-from mvemo.fuse.crossval.evaluation import evaluate
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse import features, models, stores
+from mvemo.fuse.crossval import evaluation, evaluation_settings
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.features import LLD, Features, FeatureSettings
-from mvemo.fuse.final.adaptation import first_of
-from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.corrections import CorrectedClips
+from mvemo.fuse.final import adaptation, building, corrections
 from mvemo.fuse.final.model import FinalModel, short_keys, stored_as
 from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.models import WITH_KERNEL
-from mvemo.fuse.stores import MemoryStore, joined
 from mvemo.manifests.array_types import F64
 
 
 def retrained_model(
-    base: FinalModel, corrected: CorrectedClips, cache: Cache
+    base: FinalModel, corrected: corrections.CorrectedClips, cache: Cache
 ) -> tuple[FinalModel, F64]:
     """Train the heads on the model's own clips and the corrected ones; see `adapted_model`."""
     recorded = base.facts["provenance"]["settings"]
-    both = joined([_own(base, corrected, cache), corrected.store])
-    settings = EvaluationSettings(
+    both = stores.joined([_own(base, corrected, cache), corrected.store])
+    settings = evaluation_settings.EvaluationSettings(
         **{name: recorded[name] for name in ("stacked", "late", "missing_modality")},
         folds=base.facts["folds"],
         scale=base.facts.get("scale", ""),
         head=HeadSettings(**recorded["head"]),
-        kernel=any(predictor.name in WITH_KERNEL for predictor in base.predictors),
+        kernel=any(predictor.name in models.WITH_KERNEL for predictor in base.predictors),
         refit=True,
         audit=False,
         n_resamples=0,
     )
-    results = evaluate(both, settings)
-    new = build_model(both, results, settings, base.predictors[0].name)
+    results = evaluation.evaluate(both, settings)
+    new = building.build_model(both, results, settings, base.predictors[0].name)
     keys = np.union1d(base.training_keys, corrected.keys(base))
     about = {"about": base.facts["about"]} if "about" in base.facts else {}
     new = replace(new, training_keys=keys, facts={**new.facts, **about})
     outputs = {model.name: model.outputs for model in results.models}
     ranked = [outputs[p.name] for p in new.predictors if p.name in outputs]
-    return new, first_of(np.stack(ranked)[:, -len(corrected.clips.groups) :])
+    return new, adaptation.first_of(np.stack(ranked)[:, -len(corrected.clips.groups) :])
 
 
-def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemoryStore:
+def _own(
+    base: FinalModel, corrected: corrections.CorrectedClips, cache: Cache
+) -> stores.MemoryStore:
     """Return the clips that the model was made of, without corrected ones."""
     recorded = base.facts["provenance"]["settings"]
-    lld = tuple(recorded["lld"]) if any(s.name == LLD for s in base.specs) else ()
-    plain = FeatureSettings(lld=lld, lld_statistics=tuple(recorded["lld_statistics"]))
-    cached = Features(cache, plain)
+    lld = tuple(recorded["lld"]) if any(s.name == features.LLD for s in base.specs) else ()
+    plain = features.FeatureSettings(lld=lld, lld_statistics=tuple(recorded["lld_statistics"]))
+    cached = features.Features(cache, plain)
     specs = {spec.name: spec for name in cached.modality for spec in cached.variants[name]}
     stored = dict.fromkeys(stored_as(spec)[0] for spec in base.specs)
     keys = [cache.keys(name).tolist() for name in stored]
@@ -73,4 +70,4 @@ def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemorySto
         values = np.where(matrix.present[:, None], np.asarray(matrix.values), np.nan)
         vectors.append((spec, values[rows].astype(np.float32)))
     table, classes = subset(cache.table, rows.tolist()), corrected.store.table.classes
-    return MemoryStore(replace(table, name=base.name, classes=classes), vectors, cache.path)
+    return stores.MemoryStore(replace(table, name=base.name, classes=classes), vectors, cache.path)

@@ -14,8 +14,7 @@ from click import argument, option
 from mvemo import manifests
 from mvemo.manifests import TASKS, annotators, labels, text_table
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.layouts.file_names import RAVDESS, similar_groups
-from mvemo.manifests.layouts.layout_file import layouts
+from mvemo.manifests.layouts import file_names, layout_file
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.pipeline.commands import options as common
@@ -33,7 +32,7 @@ _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def _ravdess(field: str) -> click.Choice[str]:
-    return click.Choice(RAVDESS.fields[field])
+    return click.Choice(file_names.RAVDESS.fields[field])
 
 
 _scheme = typed_option(
@@ -145,7 +144,7 @@ def list_layouts() -> None:
       mvemo manifest layouts
     """
     rows, problems = [("layout", "task", "clips", "licence")], list[str]()
-    found = layouts(problems.append).values()
+    found = layout_file.layouts(problems.append).values()
     rows += [(one.name, one.task, one.size, one.licence) for one in found]
     rows += [
         ("class-folders", "multiclass", "a folder for each class", ""),
@@ -197,7 +196,7 @@ def check(file: Path, no_media: bool, duplicates: bool, **options: Any) -> None:
         click.echo("\n".join(lines), err=True)
         raise click.exceptions.Exit(2)
     _summarise(clips)
-    similar = similar_groups(clips)
+    similar = file_names.similar_groups(clips)
     for first, second in similar[:MOST_SIMILAR]:
         tell_note(
             f"groups {first!r} and {second!r} are probably the same: pieces of one song in "

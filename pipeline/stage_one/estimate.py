@@ -19,9 +19,8 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.stage_one import backends, steps
+from mvemo.pipeline.stage_one import backends, division, steps
 from mvemo.pipeline.stage_one import plan as planning
-from mvemo.pipeline.stage_one.division import ExtractRequest
 from mvemo.pipeline.work_folder import measure_work, size_text
 
 # Minimum duration in seconds of a run on a CPU for which a note is printed.
@@ -42,7 +41,7 @@ class _NetForecast:
     weight_bytes: int  # size on the disk of the weights to be trained
 
 
-def forecast_run(request: ExtractRequest) -> str:
+def forecast_run(request: division.ExtractRequest) -> str:
     """Forecast a run from existing results, a few timed clips, and a timed pass of each net."""
     return _forecast(planning.plan_extract(replace(request, fetch=False, force=False)))
 

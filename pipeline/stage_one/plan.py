@@ -19,8 +19,7 @@ from mvemo.pipeline.clips import clip_tables, media_files
 from mvemo.pipeline.console.messages import tell, tell_note, tell_notes
 from mvemo.pipeline.provenance import provenance
 from mvemo.pipeline.settings import Settings
-from mvemo.pipeline.stage_one import backends, shards
-from mvemo.pipeline.stage_one.division import ExtractRequest, Training, trainings_of
+from mvemo.pipeline.stage_one import backends, division, shards
 
 PRECISION_FILE = "precision.json"
 
@@ -29,7 +28,7 @@ PRECISION_FILE = "precision.json"
 class ExtractPlan:
     """Checked inputs of a run of stage one, or of a part of it."""
 
-    request: ExtractRequest  # its settings include the precision chosen for the device
+    request: division.ExtractRequest  # its settings include the precision chosen for the device
     manifest: Manifest
     nets: tuple[NetSettings, ...]
     table: ClipTable
@@ -52,8 +51,8 @@ class ExtractPlan:
         return self.request.work
 
     @property
-    def trainings(self) -> list[Training]:
-        return trainings_of(self.nets, self.run, self.table.folds)
+    def trainings(self) -> list[division.Training]:
+        return division.trainings_of(self.nets, self.run, self.table.folds)
 
     def part(self, rows: Sequence[int]) -> ExtractPlan:
         """Return the plan of some clips."""
@@ -92,7 +91,7 @@ class ExtractPlan:
         return f"{processes}on {where}"
 
 
-def plan_extract(request: ExtractRequest) -> ExtractPlan:
+def plan_extract(request: division.ExtractRequest) -> ExtractPlan:
     """Check a request, and download missing weights."""
     settings, work, out = request.settings, request.work, request.out
     run = settings.extract.run
