@@ -14,12 +14,13 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache import table, union
+from mvemo.cache import union
 from mvemo.cache.cache_file import CacheFile, FilePool, cache_files
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, finite_rows
 from mvemo.cache.schema import table_checksum
 from mvemo.cache.spec import UNDIGESTED, FeatureSpec
+from mvemo.cache.table import ClipTable, Curves, Failure, rows_in
 from mvemo.manifests.array_types import F32, Bools, Ints
 from mvemo.manifests.text_table import html_table, listed
 
@@ -52,9 +53,9 @@ class Cache:
         self._plans: dict[str, Index] = {}
         try:
             self._files = [*files] or [CacheFile(file, self._pool) for file in cache_files(path)]
-            self.table: table.ClipTable = union.merge_tables(self._files)
+            self.table: ClipTable = union.merge_tables(self._files)
             # For each file, int64 (clips of the file,): rows of its clips in `table`.
-            self._places = table.rows_in(self.table, [file.table for file in self._files])
+            self._places = rows_in(self.table, [file.table for file in self._files])
             union.refuse_rivals(self._files, path)
             #: Specs of all features by name and fold, with `trained_on`.
             self.specs: tuple[FeatureSpec, ...] = tuple(union.merge_specs(self._files, self.table))
@@ -107,7 +108,7 @@ class Cache:
         return variants
 
     @cached_property
-    def failures(self) -> tuple[table.Failure, ...]:
+    def failures(self) -> tuple[Failure, ...]:
         """Failures by clip id and stage."""
         return tuple(sorted(filter(None, union.merge_failures(self._files).values())))
 
@@ -117,7 +118,7 @@ class Cache:
         return union.merge_provenance(self._files)
 
     @cached_property
-    def curves(self) -> table.Curves:
+    def curves(self) -> Curves:
         """Training curves: ``net@fold0`` -> series by name; NaN for values that were not finite."""
         return union.merge_curves(self._files)
 
