@@ -18,11 +18,10 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from mvemo.cache import schema
+from mvemo.cache import schema, table
 from mvemo.cache.errors import BadCache, DamagedCache
 from mvemo.cache.index import STEP, Index, is_whole, read_index, read_spec, values_array
 from mvemo.cache.spec import FeatureSpec
-from mvemo.cache.table import ClipTable, Curves, Failures
 from mvemo.cache.untrusted import PlainArray, attribute, group_of
 from mvemo.manifests.array_files import DAMAGED
 from mvemo.manifests.array_types import F32, Ints
@@ -204,7 +203,7 @@ class CacheFile:
         self._pool = pool
         self._tolerant = tolerant
         self.schema: int = int(pool.get(path).attrs["schema"])
-        self.table: ClipTable = self.read("clip table", schema.read_table)
+        self.table: table.ClipTable = self.read("clip table", schema.read_table)
         self._groups: dict[str, str] = {}
         self._indexes: dict[str, Index] = {}
         self._values: dict[str, tuple[Any, PlainArray]] = {}  # by digest, with their open file
@@ -246,12 +245,12 @@ class CacheFile:
         return self._readable(f"feature {group}", read, None)
 
     @cached_property
-    def failures(self) -> Failures:
+    def failures(self) -> table.Failures:
         """Failures; a part also has cleared failures."""
         return self._readable("failures", schema.read_failures, {})
 
     @cached_property
-    def curves(self) -> Curves:
+    def curves(self) -> table.Curves:
         """Training curves."""
         return self._readable("curves", schema.read_curves, {})
 

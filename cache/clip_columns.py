@@ -7,9 +7,8 @@ from typing import Any
 
 from mvemo.cache.errors import BadCache
 from mvemo.cache.table import ClipTable
+from mvemo.manifests import labels, tables
 from mvemo.manifests.cells import are_numbers
-from mvemo.manifests.labels import label_kind
-from mvemo.manifests.tables import bare_name, match_ids, words_of
 
 # Default names of the column or data set with the clip ids.
 ID_NAMES = ("clip_id", "clip_ids")
@@ -67,7 +66,7 @@ def find_ids(
         if are_numbers(sample) and known.isdisjoint(numbers_of_sample):
             continue
         cells = texts_of(values)
-        ids = match_ids(cells, names)[0]
+        ids = tables.match_ids(cells, names)[0]
         n_named = len({*ids} & {*order})
         # Whole numbers with leading zeros are texts: no feature is written like this.
         is_text = not all(map(_PLAIN_NUMBER.fullmatch, cells))
@@ -110,7 +109,7 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
     Without a name they may be, unless they number the rows from 0 or 1.
     """
     last = name.rpartition("/")[2]
-    if words := [word for word in words_of(last) if word not in _COUNTERS]:
+    if words := [word for word in tables.words_of(last) if word not in _COUNTERS]:
         return words[-1] in _CLIP_WORDS
     counts = ([str(i) for i in range(start, start + len(cells))] for start in (0, 1))
     return not name.isdigit() and (not len(cells) or [*cells] not in counts)
@@ -118,6 +117,6 @@ def names_clips(name: str, cells: Sequence[str] = ()) -> bool:
 
 def is_label(name: str, table: ClipTable | None) -> bool:
     """Return True for the name of a label, target, tag, fold, split or group."""
-    outputs = table.classes if table and not label_kind(table.task).exclusive else ()
-    plain, *known = map(bare_name, (name, *outputs))
+    outputs = table.classes if table and not labels.label_kind(table.task).exclusive else ()
+    plain, *known = map(tables.bare_name, (name, *outputs))
     return plain in _LABEL_NAMES or plain.removeprefix("label") in known

@@ -10,9 +10,8 @@ from mvemo.cache import schema
 from mvemo.cache.errors import BadCache
 from mvemo.cache.reader import Cache, clip_reader, open_cache
 from mvemo.cache.spec import FeatureSpec
+from mvemo.manifests import files, tables
 from mvemo.manifests.errors import BadOption, MissingFile
-from mvemo.manifests.files import replacing
-from mvemo.manifests.tables import CsvWriter
 
 
 def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | None = None) -> None:
@@ -66,7 +65,7 @@ def export_cache(path: Path | str, name: str, out: Path | str, *, fold: int | No
         spec = cache.spec(name, fold)
         if spec.fold is None and fold is not None:
             raise BadCache(f"{path}: {name} is the same for all folds: leave out fold {fold}")
-        with replacing(out) as temp:
+        with files.replacing(out) as temp:
             write(temp, cache, spec)
 
 
@@ -99,7 +98,7 @@ def _write_csv(temp: Path, cache: Cache, spec: FeatureSpec) -> None:
     present, read = cache.present(spec.name, spec.fold), clip_reader(cache, spec)
     frame = ["frame"] if spec.kind == "sequence" else []
     with temp.open("w", newline="", encoding="utf-8") as file:
-        lines = CsvWriter(file)
+        lines = tables.CsvWriter(file)
         lines.writerow(["clip_id", *frame, *(f"{spec.name}_{i}" for i in range(spec.dim))])
         for i, clip in enumerate(cache.table.clip_ids):
             if not present[i]:

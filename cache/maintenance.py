@@ -9,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache import cache_file
+from mvemo.cache import cache_file, reader, union, verify
 from mvemo.cache.cache_file import CacheFile, FilePool, part_paths, parts_folder
 from mvemo.cache.errors import BadCache
 from mvemo.cache.parts import locked_cache, read_parts, refuse_parts, remove_parts
-from mvemo.cache.reader import Cache, open_cache, unknown_feature
 from mvemo.cache.rewrite import curve_names, newest_failures, newest_plan, rewrite
 from mvemo.cache.table import ClipTable, subset
-from mvemo.cache.union import Plan
-from mvemo.cache.verify import verify_cache
 from mvemo.manifests.errors import MissingFile
 
 
@@ -61,7 +58,7 @@ def merge_caches(paths: Sequence[Path | str], out: Path | str) -> None:
         refuse_parts(out)
         shards = [file for path in paths for file in cache_file.cache_files(Path(path))]
         files = [CacheFile(file, pool).load() for file in shards]
-        rewrite(out, Cache(out, files).plan())
+        rewrite(out, reader.Cache(out, files).plan())
 
 
 @dataclass(frozen=True)
@@ -103,7 +100,7 @@ def select_features(
         for file in {path, out}:
             refuse_parts(file)
         files = [CacheFile(file, pool).load() for file in cache_file.cache_files(path)]
-        whole = Cache(path, files).plan()
+        whole = reader.Cache(path, files).plan()
         plan = _selection(path, whole, frozenset(features), clips)
         if groups:
             plan.table = _regrouped(path, plan, groups)
@@ -122,8 +119,8 @@ def select_features(
 
 
 def _selection(
-    path: Path, whole: Plan, features: frozenset[str], clips: Collection[str] | None
-) -> Plan:
+    path: Path, whole: union.Plan, features: frozenset[str], clips: Collection[str] | None
+) -> union.Plan:
     """Return the plan of a file with only some features and clips of the plan `whole`."""
     names = {feature.spec.name for feature in whole.features.values()}
     _refuse_unknown(path, features, names)
@@ -150,7 +147,7 @@ def _selection(
     )
 
 
-def _regrouped(path: Path, plan: Plan, groups: Mapping[str, str]) -> ClipTable:
+def _regrouped(path: Path, plan: union.Plan, groups: Mapping[str, str]) -> ClipTable:
     """Return the clip table with new groups, and without folds that divide them."""
     table = plan.table
     names = tuple(map(groups.get, table.clip_ids, table.groups))
@@ -170,7 +167,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
     """Remove features from a cache; see `select_features`."""
     path = Path(path)
     cache_file.refuse_folder(path)
-    with open_cache(path) as cache:
+    with reader.open_cache(path) as cache:
         names = cache.names()
     _refuse_unknown(path, features, names)
     return select_features(path, set(names).difference(features), path)
@@ -178,7 +175,7 @@ def remove_features(path: Path | str, features: Collection[str]) -> Removed:
 
 def _refuse_unknown(path: Path, features: Collection[str], names: Collection[str]) -> None:
     if unknown := sorted(set(features).difference(names)):
-        raise unknown_feature(path, unknown[0], names)
+        raise reader.unknown_feature(path, unknown[0], names)
 
 
 def repair_cache(path: Path | str) -> list[str]:
@@ -215,7 +212,7 @@ def repair_cache(path: Path | str) -> list[str]:
             done.append(f"added {len(parts)} parts of an unfinished run")
         if main is None and not parts:
             raise MissingFile(f"{path}: there is neither this file nor a readable part of a run")
-        found = [] if main is None else verify_cache(path)
+        found = [] if main is None else verify.verify_cache(path)
         if found or done:
             sources = parts if main is None else [main, *parts]
             if opening.exists():
@@ -231,7 +228,7 @@ def repair_cache(path: Path | str) -> list[str]:
             dropped = rewrite(path, plan, drop=True)
             done += [f"{sentence}: dropped" for sentence in dropped]
             pool.close()
-            left = verify_cache(path)
+            left = verify.verify_cache(path)
             if not done:
                 done += [f"repaired: {problem}" for problem in found if problem not in left]
             done += [f"not repaired; extract again: {problem}" for problem in left]

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.cache.cache_file import parts_folder
+from mvemo.cache import cache_file, schema, union
 from mvemo.cache.errors import BadCache
 from mvemo.cache.rewrite import MemoryRows, corrupt_stage, failure_now, rewrite
-from mvemo.cache.schema import KEY
 from mvemo.cache.spec import HALF_LARGEST, FeatureSpec, check_spec
 from mvemo.cache.table import ClipTable, Failure, Failures, check_table, check_texts, subset
-from mvemo.cache.union import Plan
 from mvemo.manifests.array_types import F32
 
 # Rows, bytes and seconds after which rows are committed.
@@ -72,7 +70,7 @@ class PartWriter:
         self._named: dict[str, frozenset[str]] = {}
         self._closed = False
         self._committed = time.monotonic()
-        self._folder = parts_folder(self.path)
+        self._folder = cache_file.parts_folder(self.path)
 
     def current(self, spec: FeatureSpec, keys: Mapping[str, str]) -> frozenset[str]:
         """Return the ids of the clips whose stored row is up to date.
@@ -105,7 +103,7 @@ class PartWriter:
             raise BadCache(f"{where}: the table has no such clip")
         known = self._known(spec)
         values = _checked_values(spec, array, where, copy)
-        if not 0 < len(key) <= KEY or not key.isascii() or not key.isprintable():
+        if not 0 < len(key) <= schema.KEY or not key.isascii() or not key.isprintable():
             raise BadCache(f"{where}: invalid key {key!r}: give FeatureSpec.key(...)")
         self._memory.put(spec, clip_id, key.encode("ascii"), values)
         known[clip_id] = key.encode("ascii")
@@ -158,7 +156,7 @@ class PartWriter:
         if self._memory:
             memory = self._frozen_memory()
             content = memory.indexes, memory.failures, memory.curves, self.provenance
-            plan = Plan(memory.table, [memory], *content)
+            plan = union.Plan(memory.table, [memory], *content)
             # The name must be unique because other processes write parts, too.
             self._folder.mkdir(exist_ok=True)
             path = self._folder / f"{self._next:08d}-{uuid.uuid4().hex[:12]}.h5"

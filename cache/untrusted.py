@@ -19,8 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.manifests.array_files import most_bytes
-from mvemo.manifests.text_files import parse_json
+from mvemo.manifests import array_files, text_files
 
 # Memory in GiB, in addition to the file's size, of a process that opens an untrusted file.
 MEMORY_GIB = 4
@@ -210,7 +209,7 @@ def run_limited(code: str, path: Path, size: int, seconds: float, *arguments: st
     if done.returncode:
         last = done.stderr.decode("utf-8", "replace").strip().splitlines()
         raise ValueError(f"failed: {(last or ['it gave no message'])[-1][:200]}")
-    return parse_json(done.stdout)
+    return text_files.parse_json(done.stdout)
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ def data_set_names(file: Any) -> list[str]:
 
 def data_set(file: Any, name: str, size: int) -> Any:
     """Return a data set of another program's HDF5 file of `size` bytes; it may be compressed."""
-    item, most = file[name], most_bytes(size)
+    item, most = file[name], array_files.most_bytes(size)
     if item.shape is None:
         raise ValueError(f"{name} is empty")
     if item.external or item.is_virtual:

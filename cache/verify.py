@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mvemo.cache.cache_file import CacheFile, FilePool, cache_files, reason
+from mvemo.cache import cache_file, reader, untrusted
 from mvemo.cache.errors import BadCache
 from mvemo.cache.index import Index, is_whole
-from mvemo.cache.reader import Cache
 from mvemo.cache.spec import FeatureSpec, leaked_rows
 from mvemo.cache.table import TEST, TRAIN, VALIDATION, ClipTable
-from mvemo.cache.untrusted import PlainArray, run_limited
 from mvemo.manifests.array_files import DAMAGED
 from mvemo.manifests.array_types import Ints
 from mvemo.manifests.errors import MissingFile
@@ -66,13 +64,13 @@ def _folder_problems(path: Path) -> list[str]:
     """Return the problems of all shards; if there are none, the problems of their union."""
     problems = [
         f"{file.name}: {problem.removeprefix(f'{file}: ')}"
-        for file in cache_files(path)
+        for file in cache_file.cache_files(path)
         for problem in _file_problems(file, shard=True)
     ]
     if problems:
         return problems
     try:
-        with Cache(path) as cache:
+        with reader.Cache(path) as cache:
             return _table_problems(cache.table) + _trained_problems(cache.specs, cache.table)
     except BadCache as error:
         return [str(error)]
@@ -80,9 +78,9 @@ def _folder_problems(path: Path) -> list[str]:
 
 def _file_problems(path: Path, *, shard: bool = False) -> list[str]:
     """Return the problems of a file; for a shard, which may lack clips, only damage."""
-    pool = FilePool()
+    pool = cache_file.FilePool()
     try:
-        file = CacheFile(path, pool, tolerant=True)
+        file = cache_file.CacheFile(path, pool, tolerant=True)
         table, digests = file.table, list(file.specs)
         problems = [] if shard else _table_problems(table)
         # An index takes about 100 bytes per row, so the number of open indexes is limited.
@@ -149,7 +147,7 @@ def _straddling(table: ClipTable, parts: Ints, what: str) -> list[str]:
     ]
 
 
-def _values_problems(table: ClipTable, index: Index, values: PlainArray) -> list[str]:
+def _values_problems(table: ClipTable, index: Index, values: untrusted.PlainArray) -> list[str]:
     """Return the problems of a feature's values, by row if they are damaged."""
     label = index.spec.label
     try:
@@ -157,13 +155,13 @@ def _values_problems(table: ClipTable, index: Index, values: PlainArray) -> list
             return []
         found = [f"{label} of clip {problem}" for problem in _row_problems(index, values, table)]
     except DAMAGED as error:
-        return [f"feature {label} cannot be read ({reason(error)})"]
+        return [f"feature {label} cannot be read ({cache_file.reason(error)})"]
     if not found:
         found = [f"{label}: the values do not match their checksum"]
     return _shortened(found, f"damaged rows of {label}")
 
 
-def _row_problems(index: Index, values: PlainArray, table: ClipTable) -> Iterator[str]:
+def _row_problems(index: Index, values: untrusted.PlainArray, table: ClipTable) -> Iterator[str]:
     """Yield the problems of the rows, read one by one."""
     for i, clip in enumerate(table.clip_ids):
         row = values.read(int(index.bounds[i]), int(index.bounds[i + 1]))
@@ -238,8 +236,8 @@ def verify_untrusted(path: Path | str, *, seconds: float) -> list[str]:
         raise MissingFile(f"{path}: no such file")
     if seconds <= 0:
         raise BadCache(f"the time limit is {seconds:g} seconds, but it must be above 0")
-    size = sum(file.stat().st_size for file in cache_files(path))
+    size = sum(file.stat().st_size for file in cache_file.cache_files(path))
     try:
-        return [str(problem) for problem in run_limited(_CHECK, path, size, seconds)]
+        return [str(problem) for problem in untrusted.run_limited(_CHECK, path, size, seconds)]
     except ValueError as error:
         return [f"the check {error}: do not open this file"]

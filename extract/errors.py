@@ -41,3 +41,11 @@ class WorkerDied(MvemoError, RuntimeError):
 
 class FetchFailed(MvemoError, ConnectionError):
     """Error for pretrained weights that cannot be downloaded; the message says what to do."""
+
+
+class ClipFailed(MvemoError, RuntimeError):
+    """Failure of a clip that ends a run with ``fail_fast``."""
+
+
+class TaskFailed(MvemoError, RuntimeError):
+    """Failure of a task in another process; the message names the task."""

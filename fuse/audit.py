@@ -5,14 +5,15 @@ whole. Features of nets that were trained on the clips know the labels of their 
 so they are compared with each other but not with the labels.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
 
-from mvemo.cache import open_cache
+from mvemo.cache import ClipTable, open_cache
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings, Matrix
 from mvemo.fuse.leaks import MOST_FITTED, Knowledge, group_means, knowledge, rows_mismatch
 from mvemo.fuse.near_pairs import COLUMNS, ROWS, near_rows, repeated_columns
@@ -120,6 +121,16 @@ def first_of_each(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     component = connected_components(graph, directed=False)[1].tolist()
     first: dict[int, str] = {}
     return {name: first.setdefault(of, name) for name, of in zip(names, component, strict=True)}
+
+
+def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:
+    """Return the number of each clip's block, int64 (clips,), from the findings of an audit."""
+    of_group = [
+        (clip, f"group {group}") for clip, group in zip(table.clip_ids, table.groups, strict=True)
+    ]
+    alike = chain.from_iterable(f.pairs for f in findings if f.kind.endswith("-across-groups"))
+    first = first_of_each([*of_group, *alike])
+    return codes_of([first[clip] for clip in table.clip_ids])
 
 
 def audit_cache(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
@@ -20,18 +20,14 @@ from mvemo.fuse.crossval.comparisons import (
     names_of_tests,
 )
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.external import Predictions
 from mvemo.fuse.numeric import complete, mean_of_finite
-from mvemo.fuse.prediction_files import read_predictions
+from mvemo.fuse.prediction_files import Run, align_run, read_run
 from mvemo.fuse.report import text
 from mvemo.fuse.report.report_files import comparison_facts
 from mvemo.fuse.report.tables import TEXT, Cell, Column, Table, table
 from mvemo.fuse.results import ModelResult, Results, recommended_model
-from mvemo.fuse.tasks import task_of
-from mvemo.fuse.tasks.base import Task
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import to_json_values
-from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import escaped
 
 
@@ -243,122 +239,6 @@ def _pairs(choices: Sequence[_Choice]) -> list[tuple[str, str]]:
         for model, reference in (whole and shared) or names:
             pairs.append((f"{b.name}:{model}", f"{a.name}:{reference}"))
     return [pair for pair in dict.fromkeys(pairs) if pair[0] != pair[1]]
-
-
-@dataclass(frozen=True)
-class Run:
-    """One evaluation, read from its folder."""
-
-    name: str  # shortest name of the folder that differs from those of other runs
-    folder: Path
-    task: Task
-    flags: tuple[str, ...]  # which of ``permuted``, ``leaky``, ``synthetic``, ... are true
-    repeats: tuple[Predictions, ...]  # on each set of folds, with clips in the same order
-    others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        return tuple(self.repeats[0].outputs)
-
-
-def read_run(folder: str | Path) -> Run:
-    """Read ``metrics.json`` and ``predictions.csv`` from the folder of an evaluation."""
-    folder = Path(folder)
-    if folder.is_file():
-        raise MvemoError(
-            f"{folder}: expected the folder of a run, got a file: to make a run of it, use "
-            f"'mvemo report --predictions {folder} --out FOLDER'"
-        )
-    metrics, path = folder / "metrics.json", folder / "predictions.csv"
-    for file in (metrics, path):
-        if not file.is_file():
-            raise MvemoError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
-    facts = read_json(metrics)
-    try:
-        task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
-        models = [str(name) for name in facts["models"]]
-        flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
-        others = {name: _stated(task, classes, facts["models"][name]) for name in models}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
-        raise MvemoError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
-    try:
-        first = read_predictions(path, task=facts["task"])
-        if (set(first.outputs), first.classes) != (set(models), classes):
-            raise BadFeatures("the models or classes differ")
-    except BadFeatures as error:
-        raise MvemoError(f"{path}: does not match {metrics}: {error}") from error
-    repeats = first.repeats or (first,)
-    if any(set(one.clip_ids) != set(first.clip_ids) for one in repeats):
-        raise MvemoError(f"{path}: its repeats differ in their clips")
-    ordered = tuple(_ordered(one, first.clip_ids, models) for one in repeats)
-    return Run(folder.name, folder, task, flags, ordered, others)
-
-
-def _stated(task: Task, classes: Sequence[str], model: Mapping[str, Any]) -> dict[str, float]:
-    """Return the scores of `Task.field_columns` in a model of ``metrics.json``; NaN if absent."""
-    scores = {}
-    for column in task.field_columns(classes):
-        of = model
-        if column.output is not None:
-            of = model.get("per_output", {}).get(classes[column.output], {})
-        value = of.get(column.score)
-        scores[column.title] = np.nan if value is None else float(value)
-    return scores
-
-
-def align_run(first: Run, run: Run) -> Run:
-    """Return `run` with its clips in the order of `first`; raise if they are not comparable."""
-    where = f"{run.folder} is not comparable with {first.folder}"
-    mine, theirs = first.repeats[0], run.repeats[0]
-    for name, a, b in (
-        ("task", mine.task, theirs.task),
-        ("list of classes", list(mine.classes), list(theirs.classes)),
-        ("number of folds", mine.k, theirs.k),
-        ("number of repeats", len(first.repeats), len(run.repeats)),
-    ):
-        if a != b:
-            raise BadFeatures(f"{where}: its {name} is {b}, not {a}")
-    if changed := {*mine.clip_ids} ^ {*theirs.clip_ids}:
-        clip = next(c for c in (*mine.clip_ids, *theirs.clip_ids) if c in changed)
-        n_missing = len(changed & {*mine.clip_ids})
-        raise BadFeatures(
-            f"{where}: its clips differ: {n_missing} are missing and "
-            f"{len(changed) - n_missing} are new, for example {clip!r}"
-        )
-    repeats = tuple(_ordered(one, mine.clip_ids, run.models) for one in run.repeats)
-    pairs: list[tuple[str, Any, Any]] = [("groups", mine.groups, repeats[0].groups)]
-    for one, other in zip(first.repeats, repeats, strict=True):
-        pairs += [("folds", one.folds, other.folds), ("labels", one.y_true, other.y_true)]
-    for what, expected, got in pairs:
-        differs = np.asarray(expected) != np.asarray(got)
-        rows = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
-        if len(rows):
-            permuted = ("permuted" in first.flags) != ("permuted" in run.flags)
-            hint = "; one of the runs has permuted labels" * (permuted and what == "labels")
-            raise BadFeatures(
-                f"{where}: the {what} of {len(rows)} clips differ, for example "
-                f"{mine.clip_ids[rows[0]]!r}{hint}"
-            )
-    return replace(run, repeats=repeats)
-
-
-def _ordered(one: Predictions, clip_ids: Sequence[str], models: Sequence[str]) -> Predictions:
-    """Return predictions with the clips and the models in another order."""
-    row = {clip: i for i, clip in enumerate(one.clip_ids)}
-    order = [row[clip] for clip in clip_ids]
-    return replace(
-        one,
-        clip_ids=tuple(clip_ids),
-        groups=tuple(one.groups[i] for i in order),
-        y_true=one.y_true[order],
-        folds=one.folds[order],
-        outputs={name: one.outputs[name][order] for name in models},
-        repeats=(),
-    )
-
-
-# --- two results
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from mvemo.fuse.crossval.evaluation import with_repeats
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
-from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model
+from mvemo.fuse.results import OTHERS, Results, score_baseline, score_model, with_ceilings
 from mvemo.fuse.tasks import task_of
 from mvemo.fuse.tasks.prediction_columns import check_outputs
+from mvemo.manifests import Manifest
+from mvemo.manifests.annotators import disagreement_of
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.splits.assignment import parts_of_groups
@@ -164,6 +166,16 @@ def score_predictions(
             **(provenance or {}),
         },
     )
+
+
+def with_manifest(results: Results, manifest: Manifest) -> Results:
+    """Add what the manifest of the clips states: who predicted its labels, and their ceilings."""
+    results = replace(results, predicted_by=manifest.predicted_by)
+    disagreement = disagreement_of(manifest)
+    if disagreement is None:
+        return results
+    row_of = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
+    return with_ceilings(results, disagreement[[row_of[clip_id] for clip_id in results.clip_ids]])
 
 
 def _checked(p: Predictions, from_logits: bool) -> Predictions:

@@ -23,7 +23,7 @@ from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks.base import Task
 from mvemo.manifests import labels as manifest_labels
 from mvemo.manifests import make_folds
-from mvemo.manifests.array_types import F32, Bools, Ints
+from mvemo.manifests.array_types import F32, F64, Bools, Ints
 from mvemo.manifests.declared import setting
 
 LLD = "lld"
@@ -72,6 +72,13 @@ def statistics_of(spec: FeatureSpec) -> tuple[str, ...]:
     """Return the names in settings of the statistics of a feature ``lld``."""
     names = {stored: name for name, stored in STATISTICS.items()}
     return tuple(names[stored] for stored in spec.params["statistics"])
+
+
+def statistics_vector(spec: FeatureSpec, sequences: Sequence[F32]) -> F64:
+    """Return the statistics of descriptors, float64 (dim,)."""
+    statistics = statistics_of(spec)
+    of_each = [sequence_statistics(sequence, statistics) for sequence in sequences]
+    return np.concatenate(of_each).astype(np.float64)
 
 
 def descriptor_statistics(

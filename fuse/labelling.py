@@ -25,18 +25,17 @@ from numpy.typing import NDArray
 from sklearn.metrics import pairwise_distances_argmin_min
 
 from mvemo.cache import TEST, TRAIN, Cache, ClipTable
+from mvemo.fuse import models, numeric
 from mvemo.fuse.crossval.evaluation import evaluate_once
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.metrics.scores import roc_auc
-from mvemo.fuse.models import models_of
-from mvemo.fuse.numeric import Link
 from mvemo.fuse.results import Results, recommended_model
 from mvemo.fuse.scaling import fit_scaling
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64
-from mvemo.manifests.relabel import format_label
+from mvemo.manifests.schemes import format_label
 
 # Assumed share of wrong labels, and number of permutations of ratings that simulate wrong labels.
 SHARE, EXCHANGES = 0.1, 20
@@ -143,7 +142,7 @@ def _bound(given: F64, wrong: F64) -> float:
     return float(min(1.0, np.min(tail / np.maximum(of_wrong, 1e-9))))
 
 
-def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
+def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: numeric.Link) -> F64:
     """Return the doubt in simulated errors: other classes, flipped tags, other clips' ratings."""
     if link == "softmax":
         k = outputs.shape[1]
@@ -157,7 +156,7 @@ def _wrong_doubts(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
     return doubts[np.isfinite(doubts)]
 
 
-def label_doubt(y_true: NDArray[Any], outputs: F64, link: Link) -> F64:
+def label_doubt(y_true: NDArray[Any], outputs: F64, link: numeric.Link) -> F64:
     """Return the loss of each label, float64 (clips, columns); NaN without a prediction."""
     if link == "identity":
         deviation = y_true.std(axis=0)
@@ -237,7 +236,7 @@ def _common(labelled: FeatureStore, unlabelled: FeatureStore) -> tuple[MemorySto
 def _outputs(known: MemoryStore, new: MemoryStore) -> F64:
     """Train a head on all features of the labelled clips, and return its outputs for new clips."""
     table, n = known.table, len(new.table)
-    (*_, model) = models_of({spec.name: spec.modality for spec in known.specs})
+    (*_, model) = models.models_of({spec.name: spec.modality for spec in known.specs})
     settings = EvaluationSettings(
         models=(model.name,), choose_model=False, temperature=False, missing_modality=False
     )

@@ -1,25 +1,26 @@
-"""Reader of prediction files, CSV or Parquet, of mvemo and of other programs."""
+"""Readers of prediction files of mvemo and of other programs, and of runs of mvemo."""
 
 import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.external import Predictions, divided_note
+from mvemo.fuse.tasks import base, task_of
 from mvemo.fuse.tasks.prediction_columns import COLUMNS, RESERVED, Columns
-from mvemo.manifests import Manifest
+from mvemo.manifests import Manifest, tables, text_files
 from mvemo.manifests.array_types import F64, Ints
 from mvemo.manifests.cells import to_number
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import shown
 from mvemo.manifests.labels import Label, Task, label_kind
-from mvemo.manifests.tables import TableRows, collection_paused, is_missing, match_ids, read_table
 
 _MAY_BE_EMPTY = ("predicted", "group", "label")
 # Fold of clips that were not tested, as in mvemo's ``predictions.csv``.
@@ -75,7 +76,7 @@ def read_predictions(
     kind: Task = task or ("multiclass" if manifest is None else manifest.task)
     if manifest is not None and manifest.task != kind:
         raise BadFeatures(f"expected a manifest of the task {kind}, got {manifest.task}")
-    with collection_paused():
+    with tables.collection_paused():
         classes: tuple[str, ...] = ()
         rows: list[_Row] = []
         files, notes = [], list[str]()
@@ -110,7 +111,7 @@ def read_predictions(
 def _with_truth(rows: Sequence[_Row], manifest: Manifest) -> list[_Row]:
     """Return the rows with ids, labels and groups from the manifest."""
     names = {c.path: c.clip_id for c in manifest.clips} | {i: i for i in manifest.clip_ids}
-    ids, _ = match_ids([row.clip_id for row in rows], names)
+    ids, _ = tables.match_ids([row.clip_id for row in rows], names)
     clips = {clip.clip_id: clip for clip in manifest.clips}
     result = []
     for row, clip_id in zip(rows, ids, strict=True):
@@ -153,9 +154,9 @@ def _predictions(
     )
 
 
-def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> TableRows:
+def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) -> tables.TableRows:
     """Read a file and rename its columns; with a manifest, paths may replace clip ids."""
-    table = read_table(path, columns=columns)
+    table = tables.read_table(path, columns=columns)
     for name, n in Counter(table.header).items():
         if n > 1:
             raise BadFeatures(f"{path}: duplicate column {name!r}")
@@ -180,7 +181,7 @@ def _read_table(path: Path, columns: Mapping[str, str], *, of_manifest: bool) ->
 
 
 def _columns(
-    path: Path, table: TableRows, task: Task, names: Sequence[str] | None, *, truth: bool
+    path: Path, table: tables.TableRows, task: Task, names: Sequence[str] | None, *, truth: bool
 ) -> Columns:
     """Return the columns of a file, its outputs in the order of `names` or of the columns."""
     n_columns = len(table.header)
@@ -215,7 +216,7 @@ def _parse(columns: Columns, from_logits: bool) -> list[_Row]:
         label = columns.truth(place, cells) if columns.has_truth else None
         # A file may know the groups of only some clips.
         group = None if in_groups is None else cells[in_groups].strip()
-        group = None if group is None or is_missing(group) else group
+        group = None if group is None or tables.is_missing(group) else group
         of_clip = place, values["clip_id"], label, group, values.get("fold")
         of_model = values.get("model", path.stem), values.get("repeat")
         rows.append(_Row(*of_clip, *of_model, *columns.outputs(place, cells, from_logits)))
@@ -230,7 +231,7 @@ def _number_name(place: str, name: str, text: str) -> str:
         text = str(int(number)) if number == number // 1 and abs(number) < 1e15 else text
     if re.match(r"training$|train$|-(?!1$)|\d+[.,]", text, re.IGNORECASE):
         raise BadFeatures(f"{place}: {name} {shown(text)}: expected 0 or more, or -1 (not tested)")
-    return "" if is_missing(text) else text
+    return "" if tables.is_missing(text) else text
 
 
 def _first_rows(rows: Sequence[_Row]) -> dict[str, _Row]:
@@ -297,3 +298,116 @@ def _shown(value: str | Label | None) -> str:
     if isinstance(value, tuple):
         value = ";".join(map(str, value))
     return "none" if value is None else repr(value)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluation, read from its folder."""
+
+    name: str  # shortest name of the folder that differs from those of other runs
+    folder: Path
+    task: base.Task
+    flags: tuple[str, ...]  # which of ``permuted``, ``leaky``, ``synthetic``, ... are true
+    repeats: tuple[Predictions, ...]  # on each set of folds, with clips in the same order
+    others: Mapping[str, dict[str, float]]  # model to its scores by title, as the run states them
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        return tuple(self.repeats[0].outputs)
+
+
+def read_run(folder: str | Path) -> Run:
+    """Read ``metrics.json`` and ``predictions.csv`` from the folder of an evaluation."""
+    folder = Path(folder)
+    if folder.is_file():
+        raise MvemoError(
+            f"{folder}: expected the folder of a run, got a file: to make a run of it, use "
+            f"'mvemo report --predictions {folder} --out FOLDER'"
+        )
+    metrics, path = folder / "metrics.json", folder / "predictions.csv"
+    for file in (metrics, path):
+        if not file.is_file():
+            raise MvemoError(f"{file}: does not exist: 'mvemo fuse ... --out {folder}' writes it")
+    facts = text_files.read_json(metrics)
+    try:
+        task, classes = task_of(str(facts["task"])), tuple(map(str, facts["classes"]))
+        models = [str(name) for name in facts["models"]]
+        flags = tuple(f for f in ("permuted", "leaky", "synthetic", "predicted_by") if facts.get(f))
+        others = {name: _stated(task, classes, facts["models"][name]) for name in models}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        cause = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
+        raise MvemoError(f"{metrics}: is not the metrics of an evaluation: {cause}") from error
+    try:
+        first = read_predictions(path, task=facts["task"])
+        if (set(first.outputs), first.classes) != (set(models), classes):
+            raise BadFeatures("the models or classes differ")
+    except BadFeatures as error:
+        raise MvemoError(f"{path}: does not match {metrics}: {error}") from error
+    repeats = first.repeats or (first,)
+    if any(set(one.clip_ids) != set(first.clip_ids) for one in repeats):
+        raise MvemoError(f"{path}: its repeats differ in their clips")
+    ordered = tuple(_ordered(one, first.clip_ids, models) for one in repeats)
+    return Run(folder.name, folder, task, flags, ordered, others)
+
+
+def _stated(task: base.Task, classes: Sequence[str], model: Mapping[str, Any]) -> dict[str, float]:
+    """Return the scores of `Task.field_columns` in a model of ``metrics.json``; NaN if absent."""
+    scores = {}
+    for column in task.field_columns(classes):
+        of = model
+        if column.output is not None:
+            of = model.get("per_output", {}).get(classes[column.output], {})
+        value = of.get(column.score)
+        scores[column.title] = np.nan if value is None else float(value)
+    return scores
+
+
+def align_run(first: Run, run: Run) -> Run:
+    """Return `run` with its clips in the order of `first`; raise if they are not comparable."""
+    where = f"{run.folder} is not comparable with {first.folder}"
+    mine, theirs = first.repeats[0], run.repeats[0]
+    for name, a, b in (
+        ("task", mine.task, theirs.task),
+        ("list of classes", list(mine.classes), list(theirs.classes)),
+        ("number of folds", mine.k, theirs.k),
+        ("number of repeats", len(first.repeats), len(run.repeats)),
+    ):
+        if a != b:
+            raise BadFeatures(f"{where}: its {name} is {b}, not {a}")
+    if changed := {*mine.clip_ids} ^ {*theirs.clip_ids}:
+        clip = next(c for c in (*mine.clip_ids, *theirs.clip_ids) if c in changed)
+        n_missing = len(changed & {*mine.clip_ids})
+        raise BadFeatures(
+            f"{where}: its clips differ: {n_missing} are missing and "
+            f"{len(changed) - n_missing} are new, for example {clip!r}"
+        )
+    repeats = tuple(_ordered(one, mine.clip_ids, run.models) for one in run.repeats)
+    pairs: list[tuple[str, Any, Any]] = [("groups", mine.groups, repeats[0].groups)]
+    for one, other in zip(first.repeats, repeats, strict=True):
+        pairs += [("folds", one.folds, other.folds), ("labels", one.y_true, other.y_true)]
+    for what, expected, got in pairs:
+        differs = np.asarray(expected) != np.asarray(got)
+        rows = np.flatnonzero(differs.reshape(len(differs), -1).any(axis=1))
+        if len(rows):
+            permuted = ("permuted" in first.flags) != ("permuted" in run.flags)
+            hint = "; one of the runs has permuted labels" * (permuted and what == "labels")
+            raise BadFeatures(
+                f"{where}: the {what} of {len(rows)} clips differ, for example "
+                f"{mine.clip_ids[rows[0]]!r}{hint}"
+            )
+    return replace(run, repeats=repeats)
+
+
+def _ordered(one: Predictions, clip_ids: Sequence[str], models: Sequence[str]) -> Predictions:
+    """Return predictions with the clips and the models in another order."""
+    row = {clip: i for i, clip in enumerate(one.clip_ids)}
+    order = [row[clip] for clip in clip_ids]
+    return replace(
+        one,
+        clip_ids=tuple(clip_ids),
+        groups=tuple(one.groups[i] for i in order),
+        y_true=one.y_true[order],
+        folds=one.folds[order],
+        outputs={name: one.outputs[name][order] for name in models},
+        repeats=(),
+    )

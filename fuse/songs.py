@@ -6,9 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from mvemo.fuse import models, numeric
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.models import Model
-from mvemo.fuse.numeric import complete, softmax
 from mvemo.fuse.results import ModelResult, Results, score_baseline, score_model
 from mvemo.manifests import song_of
 from mvemo.manifests.array_types import F64, Ints
@@ -79,7 +78,7 @@ def song_level(
 
     def decided(model: ModelResult) -> ModelResult:
         outputs = decide_songs(model.outputs, song, len(rows), rule)
-        plain = Model(model.name, model.features, model.modalities, model.by_net)
+        plain = models.Model(model.name, model.features, model.modalities, model.by_net)
         scored = score_model(results.task, plain, outputs, y_true, folds, results.k)
         has = [results.present[name] for name in model.features if name in results.present]
         if model.by_net:
@@ -112,7 +111,7 @@ def song_level(
 
 def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
     """Return probabilities (songs, classes) from (segments, classes); NaN rows are ignored."""
-    valid = complete(proba)
+    valid = numeric.complete(proba)
     proba, song = proba[valid], song[valid]
     count = np.bincount(song, minlength=n_songs)[:, None].astype(np.float64)
     count[count == 0] = np.nan
@@ -123,7 +122,7 @@ def decide_songs(proba: F64, song: Ints, n_songs: int, rule: SongRule) -> F64:
         return total / count
 
     if rule == "log-mean":
-        return softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
+        return numeric.softmax(mean_by_song(np.log(np.maximum(proba, MIN_PROBABILITY))))
     mean = mean_by_song(proba)
     if rule == "vote":
         votes = np.eye(proba.shape[1])[proba.argmax(axis=1)]

@@ -6,7 +6,7 @@ are matched by their scales, or if a set states none by mean and deviation. Reco
 both sets are found by their features and left out of the larger set, whether it trains or tests.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 from typing import Any
@@ -15,25 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mvemo.cache import TEST, TRAIN, ClipTable, FeatureSpec
-from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.crossval.comparisons import FoldedOutputs, difference_interval
-from mvemo.fuse.crossval.evaluation import evaluate_once
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
+from mvemo.fuse import bootstrap, near_pairs, numeric
+from mvemo.fuse.crossval import comparisons, evaluation, evaluation_settings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.models import Model
-from mvemo.fuse.near_pairs import near_rows
-from mvemo.fuse.numeric import complete
 from mvemo.fuse.results import Results, recommended_model, score_model
 from mvemo.fuse.stores import FeatureStore, MemoryStore, joined, selected
 from mvemo.fuse.tasks.regression import plane_of
 from mvemo.manifests.array_types import F64, Bools, Ints
-from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.manifests.labels import parse_scale
 from mvemo.manifests.schemes import find_scheme
 
-# Function from a label to a class, or None for a label that the scheme does not map.
-Scheme = Callable[[str], str | None]
-DEFAULT = EvaluationSettings()
+DEFAULT = evaluation_settings.EvaluationSettings()
 # (index of the data set, classes, features) to the results of an evaluation within the set.
 Own = dict[tuple[Any, ...], Results]
 
@@ -60,14 +53,16 @@ class Transfer:
 
 def transfer_all(
     stores: Sequence[FeatureStore],
-    scheme: Scheme | str | None = None,
-    settings: EvaluationSettings = DEFAULT,
+    scheme: str | None = None,
+    settings: evaluation_settings.EvaluationSettings = DEFAULT,
 ) -> list[Transfer]:
     """Train on each data set, and test on each other one.
 
-    `scheme` is a function from labels to shared classes, ``quadrants``, or None for the labels as
-    they are. Only features with the same name and extractor are compared.
+    `scheme` names the shared classes; None for the labels as they are. Only features with the same
+    name and extractor are compared.
     """
+    if scheme is not None:
+        find_scheme(scheme)
     settings = replace(settings, folds=None, seed=None, repeats=1, refit=False, n_resamples=0)
     own: Own = {}
     return [
@@ -78,8 +73,8 @@ def transfer_all(
 
 def _transfer(
     stores: tuple[FeatureStore, FeatureStore],
-    scheme: Scheme | str | None,
-    settings: EvaluationSettings,
+    scheme: str | None,
+    settings: evaluation_settings.EvaluationSettings,
     own: Own,
     number: int,
 ) -> Transfer:
@@ -94,13 +89,13 @@ def _transfer(
     if in_test.all() or in_train.all():
         raise BadFeatures(f"{source.path} has the same recordings as {target.path}: leave out one")
     train = selected(train, train.specs, np.flatnonzero(~in_test))
-    results = evaluate_once(joined([train, test], (TRAIN, TEST)), settings)
+    results = evaluation.evaluate_once(joined([train, test], (TRAIN, TEST)), settings)
     classes = test.table.classes
     key = (number, classes, tuple(spec.name for spec in test.specs))
     if key not in own:
-        own[key] = evaluate_once(test, settings)
+        own[key] = evaluation.evaluate_once(test, settings)
     transferred, here = _outputs(results)[len(train.table) :], _outputs(own[key])
-    task, valid = results.task, complete(transferred) & complete(here) & ~in_train
+    task, valid = results.task, numeric.complete(transferred) & numeric.complete(here) & ~in_train
     y_true, zeros = own[key].y_true[valid], np.zeros(valid.sum(), np.int64)
     groups = [test.table.groups[row] for row in np.flatnonzero(valid)]
     outputs = {
@@ -113,7 +108,7 @@ def _transfer(
         for name, values in outputs.items()
     }
     score = {name: float(m.per_fold[task.primary_metric][0]) for name, m in models.items()}
-    folded = FoldedOutputs(task, y_true, groups, zeros, 1, outputs)
+    folded = comparisons.FoldedOutputs(task, y_true, groups, zeros, 1, outputs)
     return Transfer(
         source=source.table.name,
         target=target.table.name,
@@ -125,7 +120,9 @@ def _transfer(
         score=score["source"],
         own=score["own"],
         loss=score["own"] - score["source"],
-        interval=difference_interval([folded], "own", "source", resample_groups(groups)),
+        interval=comparisons.difference_interval(
+            [folded], "own", "source", bootstrap.resample_groups(groups)
+        ),
         baseline=score["baseline"],
         others={
             column.title: (models["source"].value_of(column), models["own"].value_of(column))
@@ -161,7 +158,7 @@ def _common(source: FeatureStore, target: FeatureStore) -> list[FeatureSpec]:
 
 
 def _comparable(
-    source: FeatureStore, target: FeatureStore, scheme: Scheme | str | None
+    source: FeatureStore, target: FeatureStore, scheme: str | None
 ) -> tuple[MemoryStore, MemoryStore]:
     """Return the clips of both data sets with the task, classes and features that both have."""
     stores, tables, specs = (source, target), (source.table, target.table), _common(source, target)
@@ -198,19 +195,17 @@ def _relabelled(
     return parts[0], parts[1]
 
 
-def _class_names(table: ClipTable, scheme: Scheme | str | None) -> list[str | None]:
+def _class_names(table: ClipTable, scheme: str | None) -> list[str | None]:
     rated, labels = table.task == "regression", np.asarray(table.labels, np.float64)
     if scheme == "quadrants" and rated and (plane := plane_of(table.classes, labels, table.scale)):
-        return [QUADRANTS[i] for i in plane.quadrants(labels)]
+        return [find_scheme(scheme).classes[i] for i in plane.quadrants(labels)]
     if table.task != "multiclass":
         raise BadFeatures(
             f"{table.name}: expected classes, or valence and arousal with --scheme quadrants, got "
             f"{table.task}"
         )
-    names = [table.classes[i] for i in table.labels]
-    if scheme == "quadrants":
-        scheme = find_scheme(scheme).class_of
-    return [scheme(name) if callable(scheme) else name.lower() for name in names]
+    class_of = str.lower if scheme is None else find_scheme(scheme).class_of
+    return [class_of(table.classes[i]) for i in table.labels]
 
 
 def _matched(table: ClipTable, names: Sequence[str], by_scale: bool) -> F64:
@@ -229,6 +224,6 @@ def _shared(train: MemoryStore, test: MemoryStore) -> tuple[Bools, Bools]:
     for spec in both.specs:
         values, present = both.vectors(spec.name)
         rows: Ints = np.flatnonzero(present)
-        pairs = near_rows(values[rows], (rows >= n).astype(np.int64)).pairs
+        pairs = near_pairs.near_rows(values[rows], (rows >= n).astype(np.int64)).pairs
         shared[rows[pairs.ravel()]] = True
     return shared[:n], shared[n:]

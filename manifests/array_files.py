@@ -1,4 +1,4 @@
-"""Reader of NumPy's ``.npy`` and ``.npz`` files from unknown sources.
+"""Reader of NumPy's ``.npy`` and ``.npz`` files from unknown sources, and mapped arrays.
 
 Sizes are checked before any number is read, so that a file cannot ask for more memory than its
 size suggests (`most_bytes`). Nothing is unpickled.
@@ -7,6 +7,7 @@ size suggests (`most_bytes`). Nothing is unpickled.
 from __future__ import annotations
 
 import math
+import mmap
 import tokenize
 import zipfile
 import zlib
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import shown
 
 # Compressed arrays may need this many times the size of their file in memory.
@@ -26,12 +28,25 @@ MOST_INFLATED = 20
 ALWAYS = 64 << 20
 _HEADER = 10_000  # maximum length of an array's header in characters, as in NumPy
 _MEMBERS = 100_000  # maximum number of members of an archive
+# Mapped files above this size in bytes are released; for smaller files, that only costs time.
+LARGE = 1 << 26
 # Exceptions that readers raise for damaged files. RuntimeError includes RecursionError.
 DAMAGED = (
     *(OSError, EOFError, LookupError, TypeError, ValueError, AttributeError, SyntaxError),
     *(RuntimeError, OverflowError, MemoryError, tokenize.TokenError, zipfile.BadZipFile),
     zlib.error,
 )
+
+
+@contextmanager
+def refuse_damaged(path: Path, kind: str) -> Iterator[None]:
+    """Raise `MvemoError` if reading `path`, which is expected to be `kind`, fails."""
+    try:
+        yield
+    except MvemoError:
+        raise
+    except DAMAGED as error:
+        raise MvemoError(f"{path}: is damaged, or is not {kind}: {error}") from error
 
 
 def most_bytes(size: int) -> int:
@@ -141,3 +156,17 @@ def _as_value_error(name: str = "") -> Iterator[None]:
         if isinstance(error, RecursionError):
             text = "it is nested too deeply"
         raise ValueError(f"{place}{text[:300]}") from None
+
+
+def file_mapping(array: NDArray[Any]) -> mmap.mmap | None:
+    base: object = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = base.obj if isinstance(base, memoryview) else getattr(base, "base", None)
+    return base
+
+
+def release(array: NDArray[Any]) -> None:
+    """Free the memory pages of a large mapped file; the system rereads them when needed."""
+    mapped = file_mapping(array)
+    if mapped is not None and len(mapped) > LARGE and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)

@@ -4,11 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mvemo.manifests.tables import words_of
-from mvemo.manifests.text_files import read_toml
+from mvemo.manifests import tables, text_files
 
 Place = tuple[float, float]
-_WORDS = read_toml(Path(__file__).with_name("dimensions.toml"))
+_WORDS = text_files.read_toml(Path(__file__).with_name("dimensions.toml"))
 # Words of a rated dimension in the name of a column.
 DIMENSIONS: dict[str, list[str]] = _WORDS["dimensions"]
 # Words for the quadrants of valence and arousal: both high, low and high, both low, high and low.
@@ -76,7 +75,7 @@ def place_of(ratings: Mapping[str, float], weights: Mapping[str, float]) -> Plac
 def _words(name: str) -> list[str]:
     """Return the words of a name in lower case; known words may be joined without a mark."""
     found: list[str] = []
-    for word in words_of(name):
+    for word in tables.words_of(name):
         joined = _JOINED.fullmatch(word)
         found += [part for part in joined.groups() if part] if joined else [word]
     return found

@@ -12,11 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mvemo.manifests import cells, files, tables
 from mvemo.manifests.array_types import F64, Bools, Ints
-from mvemo.manifests.cells import parse_number, to_number
 from mvemo.manifests.errors import BadManifest, Report
-from mvemo.manifests.files import shown
-from mvemo.manifests.tables import RESERVED, format_names, parse_names
 
 Task = Literal["multiclass", "multilabel", "regression", "unlabelled"]
 TASKS: tuple[Task, ...] = ("multiclass", "multilabel", "regression")
@@ -51,7 +49,7 @@ class LabelKind:
 
     def columns(self, classes: Names) -> list[str]:
         """Return the label columns of a written manifest."""
-        clash = not self.numeric and bool({*classes} & {*RESERVED})
+        clash = not self.numeric and bool({*classes} & {*tables.RESERVED})
         return ["label"] if self.exclusive or clash else [*classes]
 
     def parse(self, fields: Mapping[str, str], classes: Names | None, report: Report) -> Label:
@@ -59,12 +57,12 @@ class LabelKind:
         if self.task == UNLABELLED:
             return ()
         if self.numeric:
-            return tuple(parse_number(fields[name], name, report) for name in classes or ())
+            return tuple(cells.parse_number(fields[name], name, report) for name in classes or ())
         if "label" not in fields:
             return tuple(tag for tag in classes or () if _flag(fields[tag], tag, report))
         if not self.exclusive:
             try:
-                return _known(parse_names(fields["label"], self.separator), classes, report)
+                return _known(tables.parse_names(fields["label"], self.separator), classes, report)
             except ValueError as error:
                 report(str(error))
         elif fields["label"]:
@@ -78,7 +76,7 @@ class LabelKind:
         if self.exclusive or self.numeric:
             return [*map(str, label)]
         if self.columns(classes) == ["label"]:
-            return [format_names([*map(str, label)], ";")]
+            return [tables.format_names([*map(str, label)], ";")]
         return [str(int(name in label)) for name in classes]
 
     def array(self, labels: Sequence[Label], classes: Names) -> Ints | F64:
@@ -138,10 +136,10 @@ def parse_scale(text: str) -> tuple[float, float]:
     """Return the lowest and highest value of a rating scale in the form ``1..9``."""
     low, _, high = text.partition("..")
     with suppress(ValueError):
-        ends = to_number(low), to_number(high)
+        ends = cells.to_number(low), cells.to_number(high)
         if math.isfinite(ends[0] + ends[1]) and ends[0] < ends[1]:
             return ends
-    raise ValueError(f"scale {shown(text)}: expected lowest and highest value, such as 1..9")
+    raise ValueError(f"scale {files.shown(text)}: expected lowest and highest value, such as 1..9")
 
 
 def is_flag(cell: str) -> bool:

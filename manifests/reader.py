@@ -34,6 +34,11 @@ from mvemo.manifests.labels import UNLABELLED, LabelKind, Task, label_kind
 from mvemo.manifests.layouts.file_names import source_of
 from mvemo.manifests.model import Manifest
 
+_PREDICTED = (
+    "the labels are predictions of the model {}: scores against them measure agreement with that "
+    "model, not correctness"
+)
+
 
 @dataclass(frozen=True)
 class ManifestOptions:
@@ -178,23 +183,15 @@ def _parse(
         # The stated classes belong to another task.
         table = replace(table, settings={k: v for k, v in table.settings.items() if k != "classes"})
     synthetic = _is_synthetic(table, problems)
-    task = _stated_task(table, given, problems)
-    table, found = _recognised(table, given, task, problems)
+    table, found = _recognised(table, given, _stated_task(table, given, problems), problems)
     task = found.task
     if given.root is None and not table.setting("root", ""):
         table = clip_rows.with_absolute_paths(table, path.parent)
     root = _media_root(table, given, problems)
-    kind = label_kind(task)
     notes = [*found.notes]
     if not table.kind:
         table = _blank_missing(table, {"label", "group", "fold", "split", *found.kept}, notes)
-    if task == "multilabel" and "label" in table.header:
-        labels = table.cells("label")
-        mark = ";" if table.kind else recognition.tag_separator(labels)
-        separator = given.separator or table.setting("separator", mark)
-        kind = replace(kind, separator=separator)
-        if not table.kind and recognition.holds_mark(separator, labels):
-            notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
+    kind = _kind_of(table, task, given, notes)
     spread = kind.numeric or (kind.named_by_columns and "label" not in table.header)
     classes = _stated_classes(table, kind, spread, found, problems)
     table, mixed = table.with_points({*found.numbers, *(classes or () if kind.numeric else ())})
@@ -202,20 +199,18 @@ def _parse(
     if kind.exclusive and classes is None:
         table = _tidy_classes(table, notes)
     if given.skip_unlabelled:
-        n_rows = len(table.rows)
-        table = _without_unlabelled(table, classes or () if spread else ("label",))
-        notes.append(f"{n_rows - len(table.rows)} rows without a label are left out")
-
-    media = given.media and not table.kind
+        table = _without_unlabelled(table, classes or () if spread else ("label",), notes)
     stated = {
         k: v for k, v in given.columns.items() if k in tables.RESERVED or k not in found.columns
     }
     several = ANNOTATOR in table.header and (kind.numeric or kind.exclusive)
+    media = given.media and not table.kind
     facts = (table, kind, spread, classes, stated, found.named, root, media, problems, several)
     parser = clip_rows.RowParser(*facts)
     # Rows cannot be read before the user has answered the questions.
     rows = parser.parse() if table.rows and not found.questions else []
-    n_rows = len(rows)
+    # Rows that cannot be read may have further classes.
+    whole = len(rows) == len(table.rows) - 1
     scale = given.scale or table.setting("scale", "")
     if scale and kind.numeric:
         _check_scale(scale, table.line("scale"), classes or (), rows, problems)
@@ -226,24 +221,42 @@ def _parse(
     if len(table.rows) < 2:
         problems.add(0, "the table has no clips")
     if classes is None:
-        classes = sorted({str(name) for label in {row.label for row in rows} for name in label})
-        # Rows that cannot be read may have further classes.
-        whole = n_rows == len(table.rows) - 1
-        if rows and whole and kind.exclusive and len(classes) < 2:
-            problems.add(0, f"there is only one class, {classes}; a {task} task needs at least two")
+        classes = _classes_of(rows, kind, whole, problems)
     if not kind.numeric:
         _order_names(rows, classes)
     clip_rows.finish_rows(rows, problems)
     if predicted_by := table.setting("predicted", table.predicted_by):
-        notes.append(
-            f"the labels are predictions of the model {predicted_by}: scores against them measure "
-            "agreement with that model, not correctness"
-        )
+        notes.append(_PREDICTED.format(predicted_by))
     if given.media:
         clip_rows.check_media(root, rows, problems, links=given.root is not None, empty=empty)
     name = given.name or table.setting("name", path.stem)
     about = (tuple(classes), (), root, synthetic, scale, predicted_by, tuple(notes))
     return Manifest(name, task, *about), rows
+
+
+def _kind_of(
+    table: tables.TableRows, task: Task, given: ManifestOptions, notes: list[str]
+) -> LabelKind:
+    """Return the kind of the labels; of tags in one column, with their separator."""
+    kind = label_kind(task)
+    if task != "multilabel" or "label" not in table.header:
+        return kind
+    labels = table.cells("label")
+    mark = ";" if table.kind else recognition.tag_separator(labels)
+    separator = given.separator or table.setting("separator", mark)
+    if not table.kind and recognition.holds_mark(separator, labels):
+        notes.append(f"cells of the label column hold several tags, separated by {separator!r}")
+    return replace(kind, separator=separator)
+
+
+def _classes_of(
+    rows: Sequence[clip_rows.Row], kind: LabelKind, whole: bool, problems: Problems
+) -> list[str]:
+    """Return the names in all labels, in order; report a single class if `whole`."""
+    names = sorted({str(name) for label in {row.label for row in rows} for name in label})
+    if rows and whole and kind.exclusive and len(names) < 2:
+        problems.add(0, f"there is only one class, {names}; a {kind.task} task needs at least two")
+    return names
 
 
 def _is_synthetic(table: tables.TableRows, problems: Problems) -> bool:
@@ -331,13 +344,15 @@ def _tidy_classes(table: tables.TableRows, notes: list[str]) -> tables.TableRows
     return table.with_cells("label", changed) if changed else table
 
 
-def _without_unlabelled(table: tables.TableRows, names: Sequence[str]) -> tables.TableRows:
+def _without_unlabelled(
+    table: tables.TableRows, names: Sequence[str], notes: list[str]
+) -> tables.TableRows:
     places = [table.header.index(name) for name in names if name in table.header]
-    if not places:
-        return table
-    header, *rows = table.rows
-    kept = (row for row in rows if "".join(row[1][i] for i in places if row[1][i:]).strip())
-    return replace(table, rows=(header, *kept))
+    kept = [*table.rows[1:]]
+    if places:
+        kept = [row for row in kept if "".join(row[1][i] for i in places if row[1][i:]).strip()]
+    notes.append(f"{len(table.rows[1:]) - len(kept)} rows without a label are left out")
+    return replace(table, rows=(*table.rows[:1], *kept))
 
 
 def _stated_task(
@@ -363,8 +378,6 @@ def _recognised(
 
     In a file of mvemo, only targets and tags that it does not list are recognised.
     """
-    if table.kind or table.predicted_by:
-        table = table.with_path()
     if table.kind and "classes" in table.settings:
         return table, recognition.Recognised(task=task or "multiclass")
     named = {ours: ours for ours in given.columns}

@@ -13,17 +13,16 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 
+from mvemo.manifests import dimensions, text_files
 from mvemo.manifests.annotators import AGREEMENT, ANNOTATOR, ANNOTATORS, DEVIATION
 from mvemo.manifests.cells import are_numbers, to_numbers, to_whole
-from mvemo.manifests.dimensions import DIMENSIONS, rated_columns
 from mvemo.manifests.labels import PLANE, UNLABELLED, Task, is_flag
 from mvemo.manifests.tables import LISTS, RESERVED, TableRows, is_missing
-from mvemo.manifests.text_files import read_toml
 
 # Number of cells by which the kind of a column is recognised.
 _SAMPLE = 1000
 
-_WORDS = read_toml(Path(__file__).with_name("columns.toml"))
+_WORDS = text_files.read_toml(Path(__file__).with_name("columns.toml"))
 _NAMES, _OTHER = _WORDS["names"], _WORDS["other"]
 # Names of groups if their cells repeat.
 _WORKS = re.compile("id$|film|movie|video|work|piece|band|performer|playlist|session|series")
@@ -130,10 +129,10 @@ class _Recogniser:
         chosen = {ours: name for ours, name in self.given.items() if ours not in _NAMES}
         if chosen and self.task == "multilabel" and "label" not in self.columns:
             return self._done("multilabel", chosen)
-        if self.task is None and DIMENSIONS.keys() & chosen.keys():
+        if self.task is None and dimensions.DIMENSIONS.keys() & chosen.keys():
             self.task = "regression"
         free = [name for name in self.header if name not in {*self.columns.values()}]
-        of_means, of_deviations = rated_columns(free)
+        of_means, of_deviations = dimensions.rated_columns(free)
         rated_names = {*chain(*of_means.values()), *of_deviations.values()}
         # A column with the name of a rating may have a few wrong cells, which are reported later.
         numbers = [
@@ -143,7 +142,7 @@ class _Recogniser:
             or (name in rated_names and _are_mostly_numbers(self.numbers(name)))
         ]
         flags = [name for name in free if _is_binary(self.sample(name))]
-        means, deviations = rated_columns(numbers)
+        means, deviations = dimensions.rated_columns(numbers)
         prefixed = _with_prefix(flags)
         if prefixed and self.task != "regression" and len(prefixed) == len(_with_prefix(free)):
             return self._labels(prefixed, free)
@@ -171,7 +170,7 @@ class _Recogniser:
         return self._labels({n: n for n in flags if n in free and n not in named}, free)
 
     def _ratings(self, means: dict[str, list[str]], deviations: dict[str, str]) -> Recognised:
-        order = [*(name for name in DIMENSIONS if name in means), *means]
+        order = [*(name for name in dimensions.DIMENSIONS if name in means), *means]
         ratings = {name: means[name][0] for name in order}
         for name, column in ratings.items():
             if len(means[name]) > 1:

@@ -1,14 +1,20 @@
-"""Class schemes, which map the words of a data set's labels to a paper's classes."""
+"""Other labels for the clips of a manifest: classes of a scheme, and a person's corrections.
+
+A scheme maps the words of a data set's labels to a paper's classes.
+"""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from mvemo.manifests.errors import BadManifest
-from mvemo.manifests.labels import label_kind
+from mvemo.manifests import tables, text_files
+from mvemo.manifests.errors import BadManifest, Problems, Report
+from mvemo.manifests.labels import Label, label_kind
 from mvemo.manifests.model import Manifest
-from mvemo.manifests.text_files import read_toml
+
+# Column of a table with corrected labels.
+CORRECTED = "corrected"
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ def _normalise(label: str) -> str:
     return " ".join(label.casefold().translate(str.maketrans("_-()", "    ")).split())
 
 
-_TABLES = read_toml(Path(__file__).with_name("schemes.toml"))
+_TABLES = text_files.read_toml(Path(__file__).with_name("schemes.toml"))
 _DOUBTFUL = _TABLES.pop("doubtful")
 SCHEMES: dict[str, Scheme] = {
     name: Scheme(
@@ -125,3 +131,53 @@ def apply_scheme(
         notes.append(f"scheme {scheme.name}: no clip is in class {', '.join(absent)}")
     classes = tuple(name for name in scheme.classes if name in used)
     return replace(manifest, classes=classes, clips=tuple(clips)), tuple(notes)
+
+
+def format_label(label: Label, task: str) -> str:
+    """Return a label in one cell: the class, or the tags or ratings separated by ``;``."""
+    if label_kind(task).numeric:
+        return ";".join(f"{float(value):.4g}" for value in label)
+    return tables.format_names([*map(str, label)], ";")
+
+
+def relabel(manifest: Manifest, table: str | Path) -> tuple[Manifest, int]:
+    """Return the manifest with a person's corrections, and the number of labels that changed.
+
+    The table is a CSV with the columns ``clip_id`` and ``corrected``, as ``mvemo labels --out``
+    writes it. A cell has one class, or tags or ratings separated by ``;``; ``[]`` stands for no
+    tags. Rows with an empty cell change nothing. `BadManifest` names a row with an unknown clip or
+    class, or with a clip that is in two rows.
+    """
+    path = Path(table)
+    content, problems = tables.read_table(path), Problems(path)
+    header, known = content.header, {clip.clip_id for clip in manifest.clips}
+    if missing := [name for name in ("clip_id", CORRECTED) if name not in header]:
+        listing = ", ".join(map(repr, header))
+        raise BadManifest(f"{path}: has no column {missing[0]!r}, only {listing}")
+    labels: dict[str, Label] = {}
+    for line, cells in content.full_rows(problems):
+        row = dict(zip(header, map(tables.plain_text, map(str.strip, cells)), strict=True))
+        name = row["clip_id"]
+        if not row[CORRECTED]:
+            continue
+        if name not in known:
+            problems.add(line, f"unknown clip {name!r}: not in the manifest {manifest.name}")
+        elif name in labels:
+            problems.add(line, f"clip {name!r} is corrected twice")
+        labels[name] = _corrected(row[CORRECTED], manifest, problems.at(line))
+    problems.raise_any()
+    clips = tuple(replace(c, label=labels.get(c.clip_id, c.label)) for c in manifest.clips)
+    changed = sum(a.label != b.label for a, b in zip(clips, manifest.clips, strict=True))
+    return replace(manifest, clips=clips), changed
+
+
+def _corrected(cell: str, manifest: Manifest, report: Report) -> Label:
+    kind, classes = label_kind(manifest.task), manifest.classes
+    if not kind.numeric:
+        names = kind.parse({"label": cell}, classes, report)
+        return tuple(name for name in classes if name in names)
+    values = cell.split(";")
+    if len(values) != len(classes):
+        report(f"expected {len(classes)} ratings ({'; '.join(classes)}), got {cell!r}")
+        return ()
+    return kind.parse(dict(zip(classes, values, strict=True)), classes, report)

@@ -151,21 +151,21 @@ class TableRows:
         """Return the table with renamed columns; `columns` maps our names to the file's."""
         if not columns:
             return self
-        theirs = self.header
+        theirs, line = self.header, self.rows[0][0] if self.rows else 1
         # Another column that already has one of our names loses its name.
         names = ["" if name in {*columns, *columns.values()} else name for name in theirs]
         copied = []
         for ours, name in columns.items():
             if theirs.count(name) != 1:
                 n = theirs.count(name) or "no"
-                raise BadText(1, f"{n} column {name!r} for {ours}; the columns are {theirs}")
+                raise BadText(line, f"{n} column {name!r} for {ours}; the columns are {theirs}")
             i = theirs.index(name)
             if not names[i]:
                 names[i] = ours
                 continue
             copied.append(i)
             names.append(ours)
-        (line, _), *rows = self.rows
+        rows = [*self.rows[1:]]
         if copied:
             # Rows that are too short are left to later checks.
             rows = [(n, [*row, *(row[i] for i in copied if row[i:])]) for n, row in rows]
@@ -176,9 +176,7 @@ class TableRows:
 
         In a table of `mvemo predict`, ``duration`` and ``--relative``'s columns lose their names.
         """
-        n_files = self.header.count("file")
-        # Columns of our own files are checked for repeated names later.
-        is_named = "path" in self.header or n_files == 0 or (self.kind and n_files > 1)
+        is_named = "path" in self.header or "file" not in self.header
         table = self if is_named else self.renamed({"path": "file"})
         if self.kind or not {*self.header} >= _OF_PREDICT:
             return table
@@ -200,13 +198,17 @@ def read_table(path: Path, columns: Mapping[str, str] | None = None) -> TableRow
 def collect_table(
     path: Path, problems: Problems, columns: Mapping[str, str] | None = None
 ) -> TableRows:
-    """Read a table of clips; errors in its content are added to `problems`."""
+    """Read a table of clips; errors in its content are added to `problems`.
+
+    In tables of mvemo, `TableRows.with_path` names the column of paths.
+    """
     if path.is_dir():
         problems.add(0, "this is a folder: make a manifest of it with 'mvemo manifest scan'")
         return TableRows()
     with _reading(path):
         try:
-            return _load_table(path).renamed(columns or {})
+            table = _load_table(path).renamed(columns or {})
+            return table.with_path() if table.kind or table.predicted_by else table
         except BadText as error:
             problems.add(*error.args)
             return TableRows()

@@ -62,6 +62,11 @@ def parse_toml(text: str) -> dict[str, Any]:
     return tables
 
 
+def as_tuples(value: Any) -> Any:
+    """Return a JSON value with tuples in place of lists."""
+    return tuple(map(as_tuples, value)) if isinstance(value, list) else value
+
+
 def _read(path: Path, parse: Callable[[str], Any]) -> Any:
     try:
         if path.exists() and not path.is_file():

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mvemo.cache import FeatureSpec
-from mvemo.cache.spec import TRAINED
+from mvemo.cache.spec import TRAINED, FeatureSpec, in_half_precision
+from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import NETS, build_net
 from mvemo.extract.nets.parts.encoder_names import EncoderName, of_encoder, parse_entry
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings, ViewSettings
-from mvemo.fuse.final.model import FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests import array_files, files
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -51,6 +53,36 @@ def copy_nets(model: FinalModel, work: Path, folder: Path) -> tuple[tuple[str, .
         else:
             absent.append(label)
     return tuple(written), absent
+
+
+def is_net(spec: FeatureSpec) -> bool:
+    """Return True for a net's embedding, False for statistics of descriptors."""
+    return spec.extractor.startswith(NET_PREFIX)
+
+
+def descriptors_of(model: FinalModel, folder: Path) -> DescriptorSettings:
+    """Return the settings of a model's descriptors; raise `BadOption` if unknown."""
+    stage_one = model.facts.get("provenance", {}).get("stage_one", {})
+    stated = stage_one.get("settings", {}).get("descriptors", {})
+    # If the version of the model had other settings, the digests below differ.
+    known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
+    descriptors = DescriptorSettings(**known)
+    for spec in model.specs:
+        level = spec.params.get("level")
+        if is_net(spec) and spec.modality == "audio" and level != descriptors.level:
+            raise BadOption(
+                f"{folder}: its net {spec.name} read sound that was not brought to "
+                f"{descriptors.level:g} LUFS: train the model again"
+            )
+        for name, digest in spec.params.get("descriptors", {}).items():
+            current = descriptor_spec(name, descriptors)
+            # Frames may be stored in half precision, which hardly changes their statistics.
+            if digest not in (current.digest, in_half_precision(current).digest):
+                raise BadOption(
+                    f"{folder}: its descriptor {name!r} was computed by another version or with "
+                    "unknown settings: train the model again"
+                )
+    return descriptors
 
 
 def plan_of(spec: FeatureSpec, weights: str = "", *, name: str = "") -> NetSettings:

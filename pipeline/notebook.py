@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypeAlias
 
 from mvemo import cache, fuse, manifests
-from mvemo.manifests.errors import BadOption
+from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import to_json_values
-from mvemo.pipeline.errors import WrongType
 
 if TYPE_CHECKING:
     from mvemo.fuse.audit import Findings
@@ -53,6 +52,10 @@ def load(path: str | Path, **options: Any) -> manifests.Manifest:
 def open_features(path: str | Path) -> cache.Cache:
     """Open a feature file (``.h5``) for reading; close it, or use it in a ``with`` block."""
     return cache.open_cache(_path(path, "path"))
+
+
+class WrongType(MvemoError, TypeError):
+    """Argument of a function with an unexpected type."""
 
 
 def _path(value: Any, name: str) -> Path:
@@ -260,7 +263,7 @@ def evaluate(
     True
     """
     from mvemo.fuse import arrays
-    from mvemo.pipeline import stage_two
+    from mvemo.pipeline import settings_files
 
     name, texts = None if profile is None else str(_path(profile, "profile")), _settings(settings)
     task = options.pop("task", None)
@@ -273,10 +276,10 @@ def evaluate(
             if groups is not None or task is not None:
                 raise BadOption("groups and task need labels y: a feature file has its own")
             path = _path(X, "X")
-            loaded = stage_two.settings_for(path, name, texts)
+            loaded = settings_files.settings_for(path, name, texts)
             store = stack.enter_context(cache.open_cache(path))
         else:
-            loaded = stage_two.settings_of_arrays(name, texts)
+            loaded = settings_files.settings_of_arrays(name, texts)
             store = arrays.store_of(X, y, groups, task)
         if folds is not None and not isinstance(folds, manifests.Folds | Integral):
             folds = arrays.folds_of_clips(folds, store.table)
@@ -363,12 +366,14 @@ def learn(
     training
         Features that the model was made of, to train its heads again; None to adapt them.
     """
-    from mvemo.fuse.final.learning import learn
+    from mvemo.fuse.final import learning
     from mvemo.pipeline.models.boxed import pick_model
 
     task = manifests.read_manifest(_path(corrections, "corrections"), media=False).task
     folder = pick_model(model, task=task)
-    return learn(corrections, features, model=folder, out=_path(out, "out"), training=training)
+    return learning.learn(
+        corrections, features, model=folder, out=_path(out, "out"), training=training
+    )
 
 
 def predict(

@@ -3,11 +3,14 @@
 import platform
 import shlex
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from mvemo.manifests.plugins import used_plugins
 
 PACKAGES = (
     "mvemo",
@@ -47,6 +50,11 @@ def command_line() -> str:
     return shlex.join([Path(sys.argv[0]).name, *kept])
 
 
-def provenance(**facts: Any) -> dict[str, Any]:
-    """Return the command, the versions, and the caller's facts (JSON values)."""
-    return {"command": command_line(), "versions": versions(), **facts}
+def provenance(objects: Iterable[tuple[str, str]] = (), /, **facts: Any) -> dict[str, Any]:
+    """Return the command, the versions, the caller's facts (JSON values), and used plug-ins.
+
+    These plug-ins are those among `objects`, pairs of kind and name.
+    """
+    used = used_plugins(objects)
+    plugins = {"plugins": used} if used else {}
+    return {"command": command_line(), "versions": versions(), **facts, **plugins}

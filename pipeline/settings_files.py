@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mvemo.cache import Cache, open_cache
 from mvemo.extract import nets as net_types
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.nets.parts.encoder_names import EncoderName, encoder_of, of_encoder
@@ -25,8 +26,10 @@ from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.manifests.declared import fill, profile_fields, split_names
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_files import TomlError, parse_toml, read_toml
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.settings import PROFILES, ExtractSettings, Settings
 
+FALLBACK_PROFILE = "paper"
 # Maximum depth of nested tables.
 MOST_LEVELS = 9
 # Maximum length of an override in a message, in characters.
@@ -67,6 +70,41 @@ def load_fuse_settings(profile: str, overrides: Sequence[str] = ()) -> Evaluatio
         return fill(EvaluationSettings(), _table(_read(profile, overrides), "fuse"), "fuse")
 
 
+def settings_for(
+    features: Path, profile: str | None, overrides: Sequence[str] = ()
+) -> EvaluationSettings:
+    """Return the settings of stage two for a cache.
+
+    The default profile is that of the last run of stage one if it is one of `PROFILES`, otherwise
+    ``paper``. Descriptors of a profile are left out if the cache lacks them; descriptors of an
+    override must be in the cache.
+    """
+    with open_cache(features) as cache:
+        profile = profile or _profile_of(cache)
+        sequences = {spec.name for spec in cache.specs if spec.kind == "sequence"}
+    settings = load_fuse_settings(profile, overrides)
+    if any(override.partition("=")[0].strip() == "fuse.lld" for override in overrides):
+        return settings
+    missing = [name for name in settings.lld if name not in sequences]
+    if missing:
+        tell_note(f"the feature lld leaves out {', '.join(missing)}: not in {features}")
+    return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
+
+
+def settings_of_arrays(profile: str | None, overrides: Sequence[str] = ()) -> EvaluationSettings:
+    """Return the settings of stage two for features in memory, which have no descriptors."""
+    return replace(load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=())
+
+
+def _profile_of(cache: Cache) -> str:
+    """Return the profile of the last run of stage one in the cache's provenance."""
+    for record in (cache.provenance, *cache.provenance.get("history", ())):
+        settings = record.get("settings")
+        if isinstance(settings, dict) and "profile" in settings:
+            return settings["profile"] if settings["profile"] in PROFILES else FALLBACK_PROFILE
+    return FALLBACK_PROFILE
+
+
 class Override(str):
     """A ``key=value`` made from another option, which errors name instead of ``--set``."""
 
@@ -76,6 +114,16 @@ class Override(str):
         self = super().__new__(cls, text)
         self.option = option
         return self
+
+
+def refuse_unused_weights(files: Mapping[str, Path], settings: Settings) -> None:
+    """Raise `BadOption` for a file of weights, by net, whose net the settings do not use."""
+    for net, file in files.items():
+        if net not in {*settings.extract.nets, *map(encoder_of, settings.extract.nets)}:
+            raise BadOption(
+                f"--weights {net}={file}: this run does not use {net}: expected one of "
+                f"{', '.join(settings.extract.nets)}"
+            )
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -13,62 +13,18 @@ import click
 import numpy as np
 
 from mvemo.cache import Cache, open_cache
-from mvemo.fuse import EvaluationSettings, evaluate, format_table, write_report
-from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import FinalModel, save_model
-from mvemo.fuse.report import report_files, score_tables, tables
-from mvemo.fuse.report.figures import write_figures
-from mvemo.fuse.results import Results
-from mvemo.fuse.tasks import task_of
+from mvemo.fuse import EvaluationSettings, Results, evaluate, format_table, write_report
+from mvemo.fuse.final import building, model_files
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.report import figures, report_files, score_tables, tables
 from mvemo.manifests import read_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import replacing_together
-from mvemo.manifests.plugins import used_plugins
 from mvemo.pipeline import model_nets, settings_files
 from mvemo.pipeline.clips.clip_tables import links_of_cache, links_of_folder, prescribed_by
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.models.boxed import write_hub_card
 from mvemo.pipeline.provenance import provenance
-from mvemo.pipeline.settings import PROFILES
-
-FALLBACK_PROFILE = "paper"
-
-
-def settings_for(
-    features: Path, profile: str | None, overrides: Sequence[str] = ()
-) -> EvaluationSettings:
-    """Return the settings of stage two for a cache.
-
-    The default profile is that of the last run of stage one if it is one of `PROFILES`, otherwise
-    ``paper``. Descriptors of a profile are left out if the cache lacks them; descriptors of an
-    override must be in the cache.
-    """
-    with open_cache(features) as cache:
-        profile = profile or _profile_of(cache)
-        sequences = {spec.name for spec in cache.specs if spec.kind == "sequence"}
-    settings = settings_files.load_fuse_settings(profile, overrides)
-    if any(override.partition("=")[0].strip() == "fuse.lld" for override in overrides):
-        return settings
-    missing = [name for name in settings.lld if name not in sequences]
-    if missing:
-        tell_note(f"the feature lld leaves out {', '.join(missing)}: not in {features}")
-    return replace(settings, lld=tuple(name for name in settings.lld if name in sequences))
-
-
-def settings_of_arrays(profile: str | None, overrides: Sequence[str] = ()) -> EvaluationSettings:
-    """Return the settings of stage two for features in memory, which have no descriptors."""
-    return replace(
-        settings_files.load_fuse_settings(profile or FALLBACK_PROFILE, overrides), lld=()
-    )
-
-
-def _profile_of(cache: Cache) -> str:
-    """Return the profile of the last run of stage one in the cache's provenance."""
-    for record in (cache.provenance, *cache.provenance.get("history", ())):
-        settings = record.get("settings")
-        if isinstance(settings, dict) and "profile" in settings:
-            return settings["profile"] if settings["profile"] in PROFILES else FALLBACK_PROFILE
-    return FALLBACK_PROFILE
 
 
 @dataclass(frozen=True)
@@ -118,13 +74,14 @@ def run_fuse(request: FuseRequest) -> str:
             if final is not None and isinstance(model, FinalModel):
                 to = final.folder
                 folder = stack.enter_context(replacing_together(to))
-                lines += _write_model(model, final, request.features.parent, folder)
+                title = results.task.primary_title
+                lines += _write_model(model, final, request.features.parent, folder, title)
     except MvemoError:
         # If the files cannot be written, at least the table of scores is printed.
         click.echo(lines[0])
         raise
     if request.figures is not None:
-        n_files = len(write_figures(results, request.figures))
+        n_files = len(figures.write_figures(results, request.figures))
         lines.append(f"figures: {n_files} files in {request.figures}")
     if request.mlflow is not None:
         run = _log_run(results, settings.record(), out, request.mlflow)
@@ -157,13 +114,9 @@ def _evaluated(cache: Cache, request: FuseRequest) -> tuple[Results, EvaluationS
         settings = replace(settings, late=True)
     results = evaluate(cache, settings)
     named = [("heads", one.head) for one in settings.estimators]
-    used = used_plugins(named + [("metrics", name) for name in results.models[0].scores])
-    origin = {
-        **results.provenance,
-        **provenance(cache=features.name),
-        "stage_one": cache.provenance,
-    }
-    origin |= {"plugins": used} if used else {}
+    named += [("metrics", name) for name in results.models[0].scores]
+    facts = {"cache": features.name, "stage_one": cache.provenance}
+    origin = {**results.provenance, **provenance(named, **facts)}
     links = links_of_cache(cache, out)
     if request.media is not None:
         links = links_of_folder(results.clip_ids, request.media, out)
@@ -186,7 +139,7 @@ def _built(
             if final.degradations is None
             else open_cache(final.degradations) as degraded
         ):
-            return build_model(cache, results, settings, preferred, degraded)
+            return building.build_model(cache, results, settings, preferred, degraded)
     except MvemoError as error:
         return error
 
@@ -213,7 +166,9 @@ def _folds_without_seed(cache: Cache, settings: EvaluationSettings, fold_file: P
     return prescribed_by(table, fold_file)
 
 
-def _write_model(model: FinalModel, final: FinalSettings, source: Path, folder: Path) -> list[str]:
+def _write_model(
+    model: FinalModel, final: FinalSettings, source: Path, folder: Path, title: str
+) -> list[str]:
     """Write the model's files into a folder, and return lines for the terminal."""
     files: tuple[str, ...] = ()
     lines = [f"model: {final.folder}"]
@@ -228,19 +183,19 @@ def _write_model(model: FinalModel, final: FinalSettings, source: Path, folder: 
             )
     if final.about:
         model = replace(model, facts={**model.facts, "about": dict(final.about)})
-    save_model(folder, model, files)
+    model_files.save_model(folder, model, files)
     write_hub_card(folder, final.folder.name)
-    return [*lines, *_promise(model)]
+    return [*lines, *_promise(model, title)]
 
 
-def _promise(model: FinalModel) -> list[str]:
-    """Return lines that name the model for new clips and its expected score."""
+def _promise(model: FinalModel, title: str) -> list[str]:
+    """Return lines that name the model for new clips and its expected score, named `title`."""
     best, nested = model.predictors[0], model.facts.get("nested")
     if nested is not None and nested["model"] == best.name:
         return [f"it predicts with {best.name}, as recommended: expect the score stated above"]
     if best.expected["mean"] is None:
         return []
-    score = f"{task_of(model.task).primary_title} {best.expected['mean']:.3f}"
+    score = f"{title} {best.expected['mean']:.3f}"
     if nested is None:
         return [
             f"it predicts with {best.name}, the best of {len(model.heads.models)} models ({score}, "

@@ -23,6 +23,15 @@ def tell_weights(report: WeightReport) -> None:
             tell_note(f"{report.path}: lacks tensors that the net needs; --verbose lists them")
 
 
+def without_picture_nets(plans: list[NetSettings]) -> list[NetSettings]:
+    """Leave out video nets, with a message, if there are others."""
+    names = [plan.name for plan in plans if NETS[plan.name].modality == "video"]
+    if len(names) in (0, len(plans)):
+        return plans
+    tell(f"{', '.join(names)} left out: all files are audio files")
+    return [plan for plan in plans if plan.name not in names]
+
+
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
     """Raise `BadOption` for a frozen net whose weights cannot be downloaded."""
     for plan in plans:

@@ -11,7 +11,7 @@ from output_samples import output_cache, output_table
 from mvemo.cache import export_cache, open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.final.clip_prediction import ClipPrediction
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.fuse.final.prediction_records import NOTES, record_rows, records
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv
 from mvemo.manifests import Clip, Manifest, folds_of, write_folds, write_manifest

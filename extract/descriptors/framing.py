@@ -13,7 +13,7 @@ import scipy
 from numpy.lib.stride_tricks import sliding_window_view
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.mapped_files import release
+from mvemo.manifests.array_files import release
 from mvemo.manifests.array_types import F32, F64, Ints
 from mvemo.manifests.declared import check_settings, setting
 from mvemo.manifests.errors import BadOption

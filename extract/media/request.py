@@ -2,7 +2,7 @@
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,6 +41,11 @@ CUT_OFF = MediaProblem("cut off: the end of the file is missing")
 
 def reasons_text(problems: Mapping[str, object]) -> str:
     return "; ".join(f"{IN_WORDS[m]}: {problems[m]}" for m in IN_WORDS if m in problems)
+
+
+def in_words(modalities: Iterable[str]) -> str:
+    """Return modalities in plain words, such as 'sound and pictures'."""
+    return " and ".join(IN_WORDS[modality] for modality in modalities)
 
 
 def check_length(seconds: float, expected: float) -> MediaProblem | None:

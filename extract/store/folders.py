@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from mvemo.extract.errors import MediaUnavailable
-from mvemo.extract.mapped_files import release
 from mvemo.extract.media.request import DecodeRequest as DecodeRequest
 from mvemo.extract.media.request import FrameSampling, MediaProblem
+from mvemo.manifests import array_files, text_files
 from mvemo.manifests.files import Stamp, dump_json, replacing, stamp_of
-from mvemo.manifests.text_files import read_json
 
 # Increase this number when a file would be decoded to other values or refused for other reasons.
 DECODING_VERSION = 6
@@ -114,7 +113,7 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
             for part in _parts(array):
                 file.write(part.data)
                 checksum = zlib.crc32(part.data, checksum)
-                release(source)
+                array_files.release(source)
             file.write(_TRAILER.pack(_MARK, checksum))
 
 
@@ -124,7 +123,7 @@ def _parts(array: NDArray[Any]) -> Iterator[NDArray[Any]]:
     size = max(_PART_BYTES // array.itemsize, 1)
     for first in range(0, len(flat), size):
         yield flat[first : first + size]
-        release(array)
+        array_files.release(array)
 
 
 def map_array(path: Path, dtype: DTypeLike, shape: tuple[int | None, ...]) -> NDArray[Any] | None:
@@ -195,7 +194,7 @@ def write_problems(folder: Path, problems: Mapping[str, MediaProblem]) -> None:
 def read_problems(folder: Path, *, failed: bool = True) -> dict[str, MediaProblem]:
     """Return a clip's problems by modality and its `NOTE`; {} if other decoders stored them."""
     try:
-        saved = read_json(folder / "problems.json")
+        saved = text_files.read_json(folder / "problems.json")
         return {
             kind: MediaProblem(str(p["reason"]), bool(p["missing"]))
             for kind, p in saved.items()

@@ -1,20 +1,17 @@
 """The evaluation of features: every clip is scored once, by a head that never saw it."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mvemo.cache import ClipTable
-from mvemo.fuse.audit import Finding, audit_cache, first_of_each
-from mvemo.fuse.crossval.comparisons import with_uncertainty
+from mvemo.fuse import audit, songs
+from mvemo.fuse.crossval import comparisons, prediction, preparation
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.crossval.prediction import predict_all
-from mvemo.fuse.crossval.preparation import Preparation, prepare, provenance_of
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.heads.fitting import Fit, HeadFitter
 from mvemo.fuse.models import Model, is_named
@@ -28,7 +25,6 @@ from mvemo.fuse.results import (
     score_model,
     with_ceilings,
 )
-from mvemo.fuse.songs import song_level
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.array_types import F64, Bools, Ints
@@ -83,10 +79,10 @@ def evaluate(store: FeatureStore, settings: EvaluationSettings = DEFAULT) -> Res
 
 
 def _evaluate(store: FeatureStore, settings: EvaluationSettings) -> Results:
-    findings: Sequence[Finding] = ()
+    findings: Sequence[audit.Finding] = ()
     if settings.audit or settings.permute_labels:
-        findings = audit_cache(store, settings=settings)
-    blocks = label_blocks(store.table, findings) if settings.permute_labels else None
+        findings = audit.audit_cache(store, settings=settings)
+    blocks = audit.label_blocks(store.table, findings) if settings.permute_labels else None
     permuted = settings.permute_labels == 1
     labels = _drawn(store, blocks, settings.seed or 0) if permuted else None
     results = evaluate_once(store, settings, labels)
@@ -96,7 +92,7 @@ def _evaluate(store: FeatureStore, settings: EvaluationSettings) -> Results:
         draw = partial(_drawn, store, blocks if permuted else None)
         others = _evaluate_on_other_folds(store, results, settings, draw)
         results = with_repeats(results, others)
-    results = with_uncertainty(results, n_resamples=settings.n_resamples)
+    results = comparisons.with_uncertainty(results, n_resamples=settings.n_resamples)
     if settings.learning_curve:
         results = with_learning_curve(store, results, settings)
     if settings.audit:
@@ -109,9 +105,9 @@ def evaluate_once(
 ) -> Results:
     """Run one evaluation without intervals or tests; `y_true` replaces the labels of the store."""
     table = store.table
-    prepared = prepare(store, settings, y_true)
+    prepared = preparation.prepare(store, settings, y_true)
     clips, k = prepared.clips, prepared.k
-    oof = predict_all(prepared, settings)
+    oof = prediction.predict_all(prepared, settings)
     models = [oof.score(model, temperature=settings.temperature) for model in oof.models]
     nets = [_score_net(prepared, net) for net in prepared.nets]
     n_single = sum(len(m.features) == 1 and not is_named(m.name) for m in models)
@@ -140,12 +136,12 @@ def evaluate_once(
         },
         failures=tuple((f.clip_id, f.stage, f.reason) for f in store.failures),
         curves=store.curves,
-        provenance=provenance_of(prepared, settings),
+        provenance=preparation.provenance_of(prepared, settings),
         heads=tuple(oof.heads_with_thresholds()),
         choice=oof.choose() if settings.choose_model else None,
     )
     if settings.songs is not None:
-        return song_level(results, rule=settings.songs)
+        return songs.song_level(results, rule=settings.songs)
     return with_ceilings(results, table.disagreement)
 
 
@@ -171,7 +167,7 @@ def _scores_by_chance(
     return {name: np.array(values) for name, values in scores.items()}
 
 
-def _score_net(prepared: Preparation, model: Model) -> ModelResult:
+def _score_net(prepared: preparation.Preparation, model: Model) -> ModelResult:
     """Score the last layer of a net, as J22, L17 and PL20 do; each fold uses its own net."""
     clips = prepared.clips
     outputs = np.full((len(clips.y_true), clips.n_outputs), np.nan)
@@ -311,7 +307,7 @@ def with_learning_curve(
 ) -> Results:
     """Add the primary metric of every model trained on fewer clips, in whole groups."""
     # Under crossfit only the heads see fewer clips; the nets saw all of the training folds.
-    prepared = prepare(store, settings, results.y_true if results.permuted else None)
+    prepared = preparation.prepare(store, settings, results.y_true if results.permuted else None)
     clips, models = prepared.clips, prepared.models
     shares = sorted({*fractions, 1.0})
     # Clips that a single split never tests are also training clips: they form an extra fold.
@@ -404,16 +400,6 @@ def learning_curve_masks(
 # frequent in its training folds, so that every score would lie below chance (for 96 clips of 6
 # classes .04 instead of .167). Blocks make leaks visible: if pieces of one song are in several
 # groups, a piece in training has the label of the piece in the test fold, whatever that label is.
-
-
-def label_blocks(table: ClipTable, findings: Iterable[Finding]) -> Ints:
-    """Return the number of each clip's block, int64 (clips,), from the findings of an audit."""
-    of_group = [
-        (clip, f"group {group}") for clip, group in zip(table.clip_ids, table.groups, strict=True)
-    ]
-    alike = chain.from_iterable(f.pairs for f in findings if f.kind.endswith("-across-groups"))
-    first = first_of_each([*of_group, *alike])
-    return codes_of([first[clip] for clip in table.clip_ids])
 
 
 def random_labels(y_true: Labels, blocks: Ints, seed: int) -> Labels:

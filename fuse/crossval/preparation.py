@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from mvemo.cache import TEST, ClipTable
+from mvemo.fuse import numeric, scaling
 from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures, LeakError
 from mvemo.fuse.features import Clips, Features
@@ -23,8 +24,6 @@ from mvemo.fuse.models import (
     chosen_models,
     in_order,
 )
-from mvemo.fuse.numeric import Labels, codes_of
-from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.fuse.stores import FeatureStore
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests import Folds, make_folds
@@ -54,7 +53,7 @@ class Preparation:
 
 
 def prepare(
-    store: FeatureStore, settings: EvaluationSettings, y_true: Labels | None = None
+    store: FeatureStore, settings: EvaluationSettings, y_true: numeric.Labels | None = None
 ) -> Preparation:
     """Choose models and folds; raise `LeakError` if a net would score clips that it saw."""
     table = store.table
@@ -96,7 +95,7 @@ def prepare(
 
 
 def _clips(
-    store: FeatureStore, settings: EvaluationSettings, folds: Ints, y_true: Labels | None
+    store: FeatureStore, settings: EvaluationSettings, folds: Ints, y_true: numeric.Labels | None
 ) -> Clips:
     table, seed, task = store.table, settings.seed or 0, task_of(store.table.task)
     labels = task.read_labels(table.labels)
@@ -110,7 +109,7 @@ def _leaks(
 ) -> list[tuple[str, int, int]]:
     """Return (feature, fold, number of the fold's clips that the net saw by clip or group)."""
     row = {clip: i for i, clip in enumerate(table.clip_ids)}
-    group = codes_of(table.groups)
+    group = numeric.codes_of(table.groups)
     leaks = []
     for name in names:
         for fold in np.unique(folds[folds >= 0]).tolist():
@@ -141,7 +140,7 @@ def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[s
     within, store = {}, prepared.features.store
     if settings.within_groups:
         groups = store.table.groups
-        rows = groups_within(np.ones(len(groups), bool), groups)
+        rows = scaling.groups_within(np.ones(len(groups), bool), groups)
         members = {groups[i] for i in np.flatnonzero(rows).tolist()}
         within = {
             "within_groups": {
@@ -149,7 +148,7 @@ def provenance_of(prepared: Preparation, settings: EvaluationSettings) -> dict[s
                 "groups": len(members),
                 "of_clips": len(groups),
                 "of_groups": len(set(groups)),
-                "min_clips": MIN_CLIPS,
+                "min_clips": scaling.MIN_CLIPS,
             }
         }
     return {

@@ -1,7 +1,6 @@
 """Saved heads: one ``.npz`` file with everything that a prediction needs."""
 
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,10 +14,8 @@ from mvemo.fuse.heads.head import Head
 from mvemo.fuse.models import KERNEL, WITH_KERNEL, Model, is_named
 from mvemo.fuse.results import Results
 from mvemo.fuse.scaling import unit_rows
-from mvemo.manifests.array_files import NpzFile
+from mvemo.manifests import array_files, files, text_files
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import replacing
-from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import listed
 
 # Must be increased if the format of the file changes.
@@ -27,8 +24,6 @@ VERSION = 8
 _SCALARS = ("model", "features", "fold", "net_fold", "C", "link", "inputs", "limit", "slope")
 _OPTIONAL = ("thresholds", "rows", "factor", "ends")
 _ARRAYS = ("mean", "scale", "coef", "intercept", *_OPTIONAL)
-# Errors that numpy, zipfile and json raise for a file that is damaged or of another kind.
-DAMAGED = (AttributeError, EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ def write_heads(path: str | Path, saved: SavedHeads, *, small: bool = False) -> 
         "facts": saved.facts,
     }
     arrays["header"] = np.array(json.dumps(header, ensure_ascii=False))
-    with replacing(Path(path)) as temp, temp.open("wb") as file:
+    with files.replacing(Path(path)) as temp, temp.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
@@ -191,28 +186,24 @@ def load_heads(path: str | Path) -> SavedHeads:
     path = Path(path)
     if not path.is_file():
         raise MvemoError(f"{path}: does not exist: 'mvemo fuse' writes a file of heads")
-    try:
-        # `NpzFile` refuses pickled objects, which can run code.
-        with NpzFile(path) as file:
-            header = parse_json(str(file["header"]))
-            if (version := int(header["mvemo_heads"])) != VERSION:
-                raise BadFeatures(
-                    f"{path}: expected heads of version {VERSION}, got {version}: write them again "
-                    "with 'mvemo fuse'"
-                )
-            heads = tuple(
-                _read_head(file, i, entry, len(header["classes"]))
-                for i, entry in enumerate(header["heads"])
+    # `NpzFile` refuses pickled objects, which can run code.
+    with array_files.refuse_damaged(path, "a file of heads"), array_files.NpzFile(path) as file:
+        header = text_files.parse_json(str(file["header"]))
+        if (version := int(header["mvemo_heads"])) != VERSION:
+            raise BadFeatures(
+                f"{path}: expected heads of version {VERSION}, got {version}: write them again "
+                "with 'mvemo fuse'"
             )
-            models = tuple(
-                Model(name, tuple(features), tuple(modalities))
-                for name, features, modalities in header["models"]
-            )
-            return SavedHeads(tuple(header["classes"]), models, heads, dict(header["facts"]))
-    except MvemoError:
-        raise
-    except DAMAGED as error:
-        raise MvemoError(f"{path}: is damaged, or is not a file of heads: {error}") from error
+        heads = tuple(
+            _read_head(file, i, entry, len(header["classes"]))
+            for i, entry in enumerate(header["heads"])
+        )
+        models = tuple(
+            Model(name, tuple(features), tuple(modalities))
+            for name, features, modalities in header["models"]
+        )
+        saved = SavedHeads(tuple(header["classes"]), models, heads, dict(header["facts"]))
+    return saved
 
 
 def _read_head(

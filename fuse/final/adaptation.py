@@ -18,11 +18,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import logsumexp
 
-from mvemo.fuse.bootstrap import resample_groups
-from mvemo.fuse.features import Clips, leave_each_out
+from mvemo.fuse import bootstrap, features, models
+from mvemo.fuse.final import corrections, expected_scores
 from mvemo.fuse.final.model import FinalModel, Vectors, head_inputs, predict_clips
 from mvemo.fuse.heads.head import Head
-from mvemo.fuse.models import NAMED, WITH_KERNEL
 from mvemo.fuse.numeric import Link, apply_link, complete
 from mvemo.manifests.array_types import F64, Bools
 
@@ -71,7 +70,7 @@ class Adaptation:
     `vectors` are features of all clips, NaN for missing ones; the labelled `clips` come first.
     """
 
-    def __init__(self, model: FinalModel, vectors: Vectors, clips: Clips) -> None:
+    def __init__(self, model: FinalModel, vectors: Vectors, clips: features.Clips) -> None:
         self.model = model
         self.clips = clips
         self._vectors = vectors
@@ -82,7 +81,7 @@ class Adaptation:
         self._inputs = {
             i: _inputs(head, head_inputs(head, vectors))
             for i, head in enumerate(model.heads.heads)
-            if head.model not in NAMED
+            if head.model not in models.NAMED
         }
 
     def adapted(self, rows: Bools, strength: float) -> FinalModel:
@@ -126,7 +125,7 @@ class Adaptation:
         decided, anchors = task.decide(before), self._anchors(rows).mean(axis=1)
         gains = np.full((len(STRENGTHS), len(before)), np.nan)
         gains[:, n:] = 0.0
-        folds = leave_each_out(clips.folds_of(rows, INNER_FOLDS))
+        folds = features.leave_each_out(clips.folds_of(rows, INNER_FOLDS))
         for train, test in folds:
             tested = np.flatnonzero(test)
             for i, strength in enumerate(STRENGTHS[1:], start=1):
@@ -142,7 +141,7 @@ class Adaptation:
         known = np.isfinite(gains).all(axis=0)
         best = int(gains[:, known].sum(axis=1).argmax())
         names = [*clips.groups, *(f"anchor {i}" for i in range(len(before) - n))]
-        resamples = resample_groups([names[row] for row in np.flatnonzero(known)])
+        resamples = bootstrap.resample_groups([names[row] for row in np.flatnonzero(known)])
         better = resamples.sums(gains[best, known][:, None])[1:, 0] > 0
         return STRENGTHS[best] if better.mean() >= CERTAIN else 0.0
 
@@ -150,16 +149,44 @@ class Adaptation:
         """Return `predictor_outputs` of models that were adapted to the groups of other folds."""
         n = len(self.clips.groups)
         result = np.full_like(self._before[:, :n], np.nan)
-        for train, test in leave_each_out(self.clips.folds_of(np.ones(n, bool), FOLDS)):
+        for train, test in features.leave_each_out(self.clips.folds_of(np.ones(n, bool), FOLDS)):
             model = self.adapted(train, self.choose(train))
             result[:, test] = predictor_outputs(model, self._vectors)[:, :n][:, test]
         return result
 
 
+def adapted_model(
+    base: FinalModel, corrected: corrections.CorrectedClips, before: F64
+) -> tuple[FinalModel, F64]:
+    """Adapt the heads to the corrected clips; return the model, and out-of-fold outputs."""
+    clips, vectors = corrected.clips, corrected.vectors
+    linear, task, y_true = linear_part(base), clips.task, clips.y_true
+    both = {k: np.concatenate([x, corrected.others[k]]) for k, x in vectors.items()}
+    adaptation, everything = Adaptation(linear, both, clips), np.ones(len(y_true), bool)
+    after, strength = adaptation.out_of_fold(), adaptation.choose(everything)
+    constant = corrected.constant_outputs
+    learned, *others = (
+        np.nanmean(task.losses(y_true, one)) for one in (first_of(after), before, constant)
+    )
+    if not strength or learned >= min(others):
+        return base, before
+    new = adaptation.adapted(everything, strength)
+    predictors = []
+    for predictor, outputs in zip(linear.predictors, after, strict=True):
+        rows = corrected.scored & complete(outputs)
+        one = replace(predictor, nonconformity=(), optional=())
+        if rows.any():
+            names = [clips.groups[row] for row in np.flatnonzero(rows)]
+            one = expected_scores.with_limits(one, y_true[rows], outputs[rows], names, task.link)
+        predictors.append(one)
+    keys = np.union1d(base.training_keys, corrected.keys(base))
+    return replace(new, predictors=tuple(predictors), training_keys=keys), first_of(after)
+
+
 def linear_part(model: FinalModel) -> FinalModel:
     """Return the model without its kernel heads, which cannot be adapted."""
     heads = tuple(head for head in model.heads.heads if head.rows is None)
-    predictors = tuple(p for p in model.predictors if p.name not in WITH_KERNEL)
+    predictors = tuple(p for p in model.predictors if p.name not in models.WITH_KERNEL)
     return replace(model, heads=replace(model.heads, heads=heads), predictors=predictors)
 
 

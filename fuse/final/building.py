@@ -13,38 +13,26 @@ from typing import Any
 
 import numpy as np
 
-from mvemo.fuse import models
-from mvemo.fuse.bootstrap import resample_groups, score_interval
-from mvemo.fuse.conformal import GRID, cross_conformal, limits
-from mvemo.fuse.crossval.saving import SavedHeads, in_small_types, saved_heads
-from mvemo.fuse.crossval.second_layers import Product, late_inner
+from mvemo.fuse import models, numeric, stores
+from mvemo.fuse.crossval import saving, second_layers
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import PLAIN, Clips, Features, FeatureSettings
-from mvemo.fuse.final import model as final_model
-from mvemo.fuse.final.formats import quadrant_of
-from mvemo.fuse.final.model import INTERVAL_SHARE, FinalModel, Predictor
+from mvemo.fuse.final.expected_scores import finite_or_none, predictor_of
+from mvemo.fuse.final.model import FinalModel, Predictor, short_keys, stored_as
 from mvemo.fuse.final.reference import fit_references
-from mvemo.fuse.metrics import calibration
-from mvemo.fuse.numeric import Labels, Link, complete, mean_finite
 from mvemo.fuse.results import ModelResult, Results, score_model
-from mvemo.fuse.stores import FeatureStore
-from mvemo.fuse.tasks.base import Outcome, Task
-from mvemo.fuse.tasks.regression import Plane, Regression
-from mvemo.manifests.array_types import F64
 
 # With more features than this, not all subsets are scored, but only the features of each modality
 # and all features except one.
 MOST_BASES = 5
-# Groups are data sets, which are scored separately, if there are at most 12 and each has 20 clips.
-MOST_SETS, LEAST_OF_SET = 12, 20
 
 
 def build_model(
-    store: FeatureStore,
+    store: stores.FeatureStore,
     results: Results,
     settings: FeatureSettings = PLAIN,
     preferred: str | None = None,
-    degraded: FeatureStore | None = None,
+    degraded: stores.FeatureStore | None = None,
 ) -> FinalModel:
     """Build a model from an evaluation with ``refit=True``.
 
@@ -56,11 +44,11 @@ def build_model(
     heads = tuple(head for head in results.heads if head.fold is None)
     if not heads:
         raise BadFeatures(f"{store.path}: no head could be fitted on all clips")
-    saved = saved_heads(replace(results, heads=heads))
+    saved = saving.saved_heads(replace(results, heads=heads))
     features = Features(store, settings)
     variants = [spec for name in features.modality for spec in features.variants[name]]
     imported = {spec.name for spec in variants if spec.protocol == "imported"}
-    ranked = _predictors(results, saved, features.modality)
+    ranked = _ranked_predictors(results, saved, features.modality)
     ranked.sort(key=lambda p: p.name != preferred)
     predictors: list[Predictor] = []
     for predictor in ranked:
@@ -79,7 +67,7 @@ def build_model(
     used = dict.fromkeys(name for predictor in predictors for name in predictor.features)
     specs = tuple(replace(s, trained_on=()) for name in used for s in variants if s.name == name)
     # The nets of all folds read the same clips, so the keys of one fold are enough.
-    stored = {final_model.stored_as(s)[0]: s.fold for s in specs}
+    stored = {stored_as(s)[0]: s.fold for s in specs}
     keys = [store.keys(name, fold) for name, fold in stored.items()]
     copies = None if degraded is None else Features(degraded, settings)
     reference, alarm = fit_references(features, specs, predictors, copies)
@@ -92,14 +80,14 @@ def build_model(
         reference=reference,
         scale=results.task.label_scale(results.classes, results.y_true),
         facts={**_facts(store, results, sorted(imported)), "alarm": alarm},
-        training_keys=final_model.short_keys(np.concatenate(keys).tolist()),
+        training_keys=short_keys(np.concatenate(keys).tolist()),
     )
 
 
-def _predictors(
-    results: Results, saved: SavedHeads, modality: Mapping[str, str]
+def _ranked_predictors(
+    results: Results, saved: saving.SavedHeads, modality: Mapping[str, str]
 ) -> list[Predictor]:
-    """Return evaluated models and products, best first, then the fallbacks of fusions."""
+    """Return evaluated models and products, highest score first, then the fallbacks of fusions."""
     layers = {head.model for head in saved.heads if models.is_named(head.model)}
     evaluated = [
         m
@@ -129,7 +117,7 @@ def _predictors(
     return predictors
 
 
-def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
+def _needed(saved: saving.SavedHeads, predictors: Sequence[Predictor]) -> saving.SavedHeads:
     """Return the heads that the predictors use, in the precision of the model's file."""
     features_of = {model.name: model.features for model in saved.models}
     layers = {*filter(models.is_named, (models.LATE if p.bases else p.name for p in predictors))}
@@ -142,126 +130,11 @@ def _needed(saved: SavedHeads, predictors: Sequence[Predictor]) -> SavedHeads:
     heads = []
     for head in saved.heads:
         if head.model in layers or (not models.is_named(head.model) and head.features in needed):
-            heads.append(in_small_types(head))
+            heads.append(saving.in_small_types(head))
     return replace(saved, heads=tuple(heads))
 
 
-def predictor_of(results: Results, model: ModelResult, bases: tuple[str, ...] = ()) -> Predictor:
-    """Return the predictor of an evaluated model, with its expected scores and calibration."""
-    task, valid = results.task, model.valid
-    y_true, outputs = results.y_true[valid], model.outputs[valid]
-    temperature = 1.0
-    if task.exclusive:
-        temperature = calibration.fit_temperature(calibration.log_probabilities(outputs), y_true)
-        outputs = calibration.apply_temperature(outputs, temperature)
-    groups = [results.groups[i] for i in np.flatnonzero(valid)]
-    found = Outcome(y_true, outputs, model.y_pred[valid], results.folds[valid], results.k)
-    by_group = per_group(task, found, groups, results.classes)
-    if by_group:
-        # There are too few data sets for quantiles over sets, so clips are used instead.
-        groups = [f"{i}" for i in range(len(groups))]
-    sets = cross_conformal(y_true, outputs, found.folds, groups, task.link, INTERVAL_SHARE)
-    interval = model.intervals.get("primary")
-    expected = {
-        "metric": task.primary_metric,
-        "mean": _finite(results.primary_mean(model)),
-        "interval": None if interval is None else [_finite(end) for end in interval],
-        "scores": {name: _finite(value) for name, value in model.scores.items()},
-        "per_output": {
-            output: {name: _finite(values[i]) for name, values in model.per_output.items()}
-            for i, output in enumerate(results.classes)
-        },
-        "coverage": {
-            "asked": INTERVAL_SHARE,
-            "share": _finite(float(np.nanmean(sets.covered))),
-            "size": None if task.link == "identity" else float(sets.size.mean()),
-        },
-        "per_group": by_group,
-    }
-    if isinstance(task, Regression) and task.plane is not None:
-        expected["plane"] = _plane(task.plane, y_true, outputs)
-        for name, scores in by_group.items():
-            rows = np.array([results.groups[i] == name for i in np.flatnonzero(valid)])
-            # This data set is left out, as new music would be: heads and errors are from others.
-            plane = _plane(task.plane, y_true[~rows], outputs[~rows])
-            scores |= _quadrant_calibration(task.plane, plane, y_true[rows], outputs[rows])
-    predictor = Predictor(
-        model.name, model.features, model.modalities, expected, temperature, bases
-    )
-    return with_limits(predictor, y_true, outputs, groups, task.link)
-
-
-def _plane(plane: Plane, y_true: F64, outputs: F64) -> dict[str, Any]:
-    """Return the JSON values that `quadrant_of` reads; errors are those of out-of-fold outputs."""
-    at = [plane.valence, plane.arousal]
-    errors = (y_true - outputs)[:, at]
-    covariance = (errors.T @ errors / len(errors)).tolist()
-    return {"at": at, "centre": plane.centre, "covariance": covariance}
-
-
-def _quadrant_calibration(
-    plane: Plane, stated: Mapping[str, Any], y_true: F64, outputs: F64
-) -> dict[str, Any]:
-    """Return confidence, ECE and ECE by chance of quadrants; skip clips on the plane's centre."""
-    rows = (y_true[:, stated["at"]] != plane.centre).all(axis=1)
-    right = plane.quadrants(y_true[rows]) == plane.quadrants(outputs[rows])
-    confidence = np.array([quadrant_of(values, **stated)[1] for values in outputs[rows]])
-    found = calibration.reliability(right[:, None].astype(np.int64), confidence[:, None])
-    return {
-        "confidence": _finite(float(mean_finite(confidence, axis=0))),
-        "quadrant_ece": [_finite(found.ece), _finite(found.ece_by_chance)],
-    }
-
-
-def per_group(
-    task: Task, found: Outcome, groups: Sequence[str], classes: Sequence[str]
-) -> dict[str, Any]:
-    """Return the out-of-fold scores of each group, if groups are data sets.
-
-    Each has ``n`` clips and, with their 95 % intervals over clips, the primary metric,
-    ``quadrant_accuracy`` and ``r TARGET``: lists of the value and both ends.
-    """
-    names, codes, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    if not 1 < len(names) <= MOST_SETS or counts.min() < LEAST_OF_SET:
-        return {}
-    scores = {"primary": task.primary_metric, "quadrant_accuracy": "quadrant_accuracy"}
-    scores |= {f"pearson_r:{i}": f"r {target}" for i, target in enumerate(classes)}
-    sets: dict[str, Any] = {}
-    for i, (name, n) in enumerate(zip(names.tolist(), counts.tolist(), strict=True)):
-        rows, resamples = codes == i, resample_groups(range(n))
-        parts = found.y_true[rows], found.outputs[None, rows], found.y_pred[None, rows]
-        drawn = task.resample(Outcome(*parts, np.zeros(n, int), 1), resamples)
-        sets[name] = {"n": n}
-        for key, score in scores.items():
-            if key in drawn:
-                values, kind = drawn[key][0], score if key == "primary" else key
-                ends = score_interval(kind, values, resamples)
-                sets[name][score] = [_finite(x) for x in (values[0], *ends)]
-    return sets
-
-
-def with_limits(
-    predictor: Predictor, y_true: Labels, outputs: F64, groups: Sequence[str], link: Link
-) -> Predictor:
-    """Return the predictor with the thresholds of its sets, from out-of-fold outputs."""
-    usual, optional = (limits(y_true, outputs, groups, link, GRID, o) for o in (False, True))
-    # Thresholds are rounded up to keep the file small: to 6 digits, or to single precision.
-    rounded = np.nextafter(optional.astype(np.float32), np.float32(np.inf))
-    return replace(
-        predictor,
-        nonconformity=tuple(
-            tuple(float(f"{x * (1 + 1e-5):.6g}") for x in row) for row in usual.tolist()
-        ),
-        optional=tuple(map(tuple, rounded.tolist())),
-        limit_groups=len(set(groups)),
-    )
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _facts(store: FeatureStore, results: Results, imported: list[str]) -> dict[str, Any]:
+def _facts(store: stores.FeatureStore, results: Results, imported: list[str]) -> dict[str, Any]:
     notes = {
         "scores are optimistic: a net was trained on the scored clips": results.leaky,
         "trained on generated data: do not use it for real music": results.synthetic,
@@ -279,7 +152,7 @@ def _facts(store: FeatureStore, results: Results, imported: list[str]) -> dict[s
         nested = {
             "model": choice.model,
             "metric": task.primary_metric,
-            "mean": _finite(results.primary_mean(scored)),
+            "mean": finite_or_none(results.primary_mean(scored)),
             "interval": scored.intervals.get(key),
             "interval_of": of,
         }
@@ -305,16 +178,16 @@ def part_products(results: Results) -> list[ModelResult]:
         for m in results.models
         if len(m.features) == 1 and not m.by_net and not models.is_named(m.name) and m.valid.any()
     }
-    bases = Product.bases_of(
+    bases = second_layers.Product.bases_of(
         [models.Model(m.name, m.features, m.modalities) for m in singles.values()]
     )
     clips = Clips(results.task, results.y_true, results.groups, results.folds, len(results.classes))
     products = []
     for part in _parts(bases):
         outputs = np.stack([singles[base.name].outputs for base in part])
-        fused = late_inner(clips, outputs, results.folds)
+        fused = second_layers.late_inner(clips, outputs, results.folds)
         # The product is used for clips that have all of these features.
-        fused[~complete(outputs).all(axis=0)] = np.nan
+        fused[~numeric.complete(outputs).all(axis=0)] = np.nan
         names = tuple(base.name for base in part)
         model = models.Model(f"{models.LATE}:{'+'.join(names)}", names, models.modalities_of(part))
         if np.isfinite(fused).any():

@@ -16,7 +16,7 @@ from mvemo.fuse.features import Clips
 from mvemo.fuse.final.model import FinalModel, Vectors, short_keys, stored_as
 from mvemo.fuse.stores import MemoryStore
 from mvemo.fuse.tasks import task_of
-from mvemo.manifests.array_types import Bools
+from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.labels import label_kind
 
 # Minimum number of corrected clips per class for a meaningful score.
@@ -48,6 +48,12 @@ class CorrectedClips:
         """Return the features, float64 (clips, dim)."""
         keys = [(spec.name, spec.fold) for spec in self.store.specs]
         return {key: self.store.vectors(*key)[0].astype(np.float64) for key in keys}
+
+    @property
+    def constant_outputs(self) -> F64:
+        """Return the outputs of a model whose outputs are the same for every clip."""
+        target = self.clips.target
+        return np.broadcast_to(target.mean(axis=1, dtype=np.float64), target.T.shape)
 
 
 def read_corrections(

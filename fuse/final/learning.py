@@ -13,25 +13,14 @@ from typing import TypedDict
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mvemo.cache import Cache, open_cache
-from mvemo.cache.table import subset
-from mvemo.fuse import features
-from mvemo.fuse.bootstrap import MIN_GROUPS, resample_groups
-from mvemo.fuse.crossval import comparisons, evaluation
-from mvemo.fuse.crossval.evaluation_settings import EvaluationSettings
-from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.final import model as final_model
-from mvemo.fuse.final.adaptation import Adaptation, first_of, linear_part, predictor_outputs
-from mvemo.fuse.final.building import build_model, with_limits
+from mvemo.cache import open_cache
+from mvemo.fuse import bootstrap, numeric
+from mvemo.fuse.crossval import comparisons
+from mvemo.fuse.final import adaptation, retraining
 from mvemo.fuse.final.corrections import PER_CLASS, CorrectedClips, read_corrections
-from mvemo.fuse.final.model import FinalModel
-from mvemo.fuse.heads.head import HeadSettings
-from mvemo.fuse.models import WITH_KERNEL
-from mvemo.fuse.numeric import complete
-from mvemo.fuse.stores import MemoryStore, joined
+from mvemo.fuse.final.model_files import extra_files, load_model, save_model
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.files import replacing_together
-from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
 # Minimum number of corrected clips for a meaningful score of tags or ratings.
@@ -80,16 +69,16 @@ def learn(
     the cache that the model was made of, the heads are trained again on all clips, otherwise they
     are adapted (`mvemo.fuse.final.adaptation`).
     """
-    base = final_model.load_model(model)
+    base = load_model(model)
     corrected = read_corrections(base, Path(model), Path(corrections), features, training)
-    before = first_of(predictor_outputs(base, corrected.vectors))
+    before = adaptation.first_of(adaptation.predictor_outputs(base, corrected.vectors))
     if training is None:
         # The matrices are small: threads of BLAS would only wait for each other.
         with threadpool_limits(1, user_api="blas"):
-            new, after = _adapted(base, corrected, before)
+            new, after = adaptation.adapted_model(base, corrected, before)
     else:
         with open_cache(training) as cache:
-            new, after = _retrained(base, corrected, cache)
+            new, after = retraining.retrained_model(base, corrected, cache)
     # The old model gives a class that it does not know the probability 0.
     before = np.pad(before, ((0, 0), (0, after.shape[1] - before.shape[1])))
     result = replace(_compared(corrected, before, after), model=str(out))
@@ -103,111 +92,22 @@ def learn(
     note = f"learned from {result.n_corrections} corrections{people}. {result.text}"
     notes = [*base.facts.get("notes", []), note]
     new = replace(new, facts={**new.facts, "notes": notes, "learned_from": facts})
-    names = read_json(Path(model) / final_model.MODEL)["files"]
-    extra = tuple(name for name in names if name not in (final_model.HEADS, final_model.REFERENCE))
+    extra = extra_files(Path(model))
     with replacing_together(Path(out)) as folder:
         for name in extra:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(Path(model) / name, folder / name)
-        final_model.save_model(folder, new, extra)
+        save_model(folder, new, extra)
     return result
-
-
-# --- the new model
-
-
-def _adapted(base: FinalModel, corrected: CorrectedClips, before: F64) -> tuple[FinalModel, F64]:
-    """Adapt the heads to the corrected clips; return the model, and out-of-fold outputs."""
-    clips, vectors = corrected.clips, corrected.vectors
-    linear, task, y_true = linear_part(base), clips.task, clips.y_true
-    both = {k: np.concatenate([x, corrected.others[k]]) for k, x in vectors.items()}
-    adaptation, everything = Adaptation(linear, both, clips), np.ones(len(y_true), bool)
-    after, strength = adaptation.out_of_fold(), adaptation.choose(everything)
-    constant = _constant(clips)
-    learned, *others = (
-        np.nanmean(task.losses(y_true, one)) for one in (first_of(after), before, constant)
-    )
-    if not strength or learned >= min(others):
-        return base, before
-    new = adaptation.adapted(everything, strength)
-    predictors = []
-    for predictor, outputs in zip(linear.predictors, after, strict=True):
-        rows = corrected.scored & complete(outputs)
-        one = replace(predictor, nonconformity=(), optional=())
-        if rows.any():
-            names = [clips.groups[row] for row in np.flatnonzero(rows)]
-            one = with_limits(one, y_true[rows], outputs[rows], names, task.link)
-        predictors.append(one)
-    keys = np.union1d(base.training_keys, corrected.keys(base))
-    return replace(new, predictors=tuple(predictors), training_keys=keys), first_of(after)
-
-
-def _retrained(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> tuple[FinalModel, F64]:
-    """Train the heads on the model's own clips and the corrected ones; see `_adapted`."""
-    recorded = base.facts["provenance"]["settings"]
-    both = joined([_own(base, corrected, cache), corrected.store])
-    settings = EvaluationSettings(
-        **{name: recorded[name] for name in ("stacked", "late", "missing_modality")},
-        folds=base.facts["folds"],
-        scale=base.facts.get("scale", ""),
-        head=HeadSettings(**recorded["head"]),
-        kernel=any(predictor.name in WITH_KERNEL for predictor in base.predictors),
-        refit=True,
-        audit=False,
-        n_resamples=0,
-    )
-    results = evaluation.evaluate(both, settings)
-    new = build_model(both, results, settings, base.predictors[0].name)
-    keys = np.union1d(base.training_keys, corrected.keys(base))
-    about = {"about": base.facts["about"]} if "about" in base.facts else {}
-    new = replace(new, training_keys=keys, facts={**new.facts, **about})
-    outputs = {model.name: model.outputs for model in results.models}
-    ranked = [outputs[p.name] for p in new.predictors if p.name in outputs]
-    return new, first_of(np.stack(ranked)[:, -len(corrected.clips.groups) :])
-
-
-def _own(base: FinalModel, corrected: CorrectedClips, cache: Cache) -> MemoryStore:
-    """Return the clips that the model was made of, without corrected ones."""
-    recorded = base.facts["provenance"]["settings"]
-    lld = tuple(recorded["lld"]) if any(s.name == features.LLD for s in base.specs) else ()
-    plain = features.FeatureSettings(lld=lld, lld_statistics=tuple(recorded["lld_statistics"]))
-    cached = features.Features(cache, plain)
-    specs = {spec.name: spec for name in cached.modality for spec in cached.variants[name]}
-    stored = dict.fromkeys(final_model.stored_as(spec)[0] for spec in base.specs)
-    keys = [cache.keys(name).tolist() for name in stored]
-    if (
-        any(spec.fold is not None or specs.get(spec.name) != spec for spec in base.specs)
-        or cache.table.classes != base.classes
-        or not np.array_equal(
-            final_model.short_keys(key for of in keys for key in of), base.training_keys
-        )
-    ):
-        raise BadFeatures(
-            f"--training {cache.path}: expected the features that {base.name} was made from, by "
-            "nets that were not trained on its clips: give this file, or leave out --training"
-        )
-    replaced, every = corrected.keys(base), zip(*keys, strict=True)
-    kept = [all(not k or int(k[:16], 16) not in replaced for k in row) for row in every]
-    rows = np.flatnonzero(kept)
-    vectors = []
-    for spec in base.specs:
-        matrix = cached.raw_matrix(spec.name, None)
-        values = np.where(matrix.present[:, None], np.asarray(matrix.values), np.nan)
-        vectors.append((spec, values[rows].astype(np.float32)))
-    table, classes = subset(cache.table, rows.tolist()), corrected.store.table.classes
-    return MemoryStore(replace(table, name=base.name, classes=classes), vectors, cache.path)
-
-
-# --- before and after
 
 
 def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult:
     """Compare the models on the scored clips, and describe the result in words."""
     clips, task, n = corrected.clips, corrected.clips.task, len(corrected.clips.groups)
-    rows = corrected.scored & complete(before) & complete(after)
+    rows = corrected.scored & numeric.complete(before) & numeric.complete(after)
     y_true, groups = clips.y_true[rows], [clips.groups[row] for row in np.flatnonzero(rows)]
     # A model must also be better than a model with constant outputs.
-    models = {"before": before, "after": after, "constant": _constant(clips)}
+    models = {"before": before, "after": after, "constant": corrected.constant_outputs}
     outputs = {name: values[rows] for name, values in models.items()}
     scores = [task.primary(y_true, values) for values in outputs.values()]
     if not np.isfinite(scores).all():
@@ -218,7 +118,7 @@ def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult
         return LearnResult(None, None, None, n, False, False, None, text, "")
     folds = np.zeros(len(groups), np.int64)
     folded = [comparisons.FoldedOutputs(task, y_true, groups, folds, 1, outputs)]
-    resamples = resample_groups(groups)
+    resamples = bootstrap.resample_groups(groups)
     interval, (above_constant, _) = (
         comparisons.difference_interval(folded, "after", other, resamples)
         for other in ("before", "constant")
@@ -248,11 +148,6 @@ def _compared(corrected: CorrectedClips, before: F64, after: F64) -> LearnResult
     return LearnResult(records[0], records[1], shown, n, not rule, better, needed, text, "")
 
 
-def _constant(clips: features.Clips) -> F64:
-    """Return the outputs of a model whose outputs are the same for every clip."""
-    return np.broadcast_to(clips.target.mean(axis=1, dtype=np.float64), clips.target.T.shape)
-
-
 def _shortage(
     gain: float, interval: tuple[float, float], n: int, missing: Mapping[str, int]
 ) -> tuple[str, int | None]:
@@ -263,7 +158,7 @@ def _shortage(
         return f"{needed} more needed ({by_class})", needed
     low, high = interval
     if not np.isfinite(interval).all():
-        return f"the scored clips are of fewer than {MIN_GROUPS} groups", None
+        return f"the scored clips are of fewer than {bootstrap.MIN_GROUPS} groups", None
     if low > 0 or high < 0:
         return "", None
     # The interval narrows with the square root of the number of clips.

@@ -1,48 +1,26 @@
-"""The model folder: heads fitted on all clips, their predictions, and the scores to expect.
-
-A folder holds only JSON and arrays, so that reading it runs no code. ``model.json`` is written
-last and has the digest of every other file, so that an incomplete folder, or one with files of
-two models, is refused.
-"""
+"""A final model: heads fitted on all clips, their predictions, and the scores to expect."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mvemo.cache import FeatureSpec
-from mvemo.cache.spec import content_digest, digest_of, row_key
+from mvemo.cache.spec import FeatureSpec, row_key
+from mvemo.fuse import models, numeric, scaling
 from mvemo.fuse.conformal import GRID, JOINTLY, OPTIONS, PER_CLASS, Asked, few_groups_warning
-from mvemo.fuse.crossval.saving import DAMAGED, SavedHeads, load_heads, write_heads
+from mvemo.fuse.crossval.saving import SavedHeads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.reference import Reference
 from mvemo.fuse.heads.head import Head
 from mvemo.fuse.metrics.calibration import apply_temperature
-from mvemo.fuse.models import LATE, SECOND_LAYERS, is_named
-from mvemo.fuse.numeric import complete, decision_inputs
-from mvemo.fuse.scaling import Scaling, standardise_within
 from mvemo.fuse.tasks import task_of
-from mvemo.manifests.array_files import NpzFile
 from mvemo.manifests.array_types import F64
-from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import write_json
 from mvemo.manifests.labels import parse_scale
-from mvemo.manifests.text_files import read_json
 from mvemo.manifests.text_table import listed
 
-# Must be increased if an older reader would make different predictions.
-# 2: added products of some of the features; heads are in half precision.
-VERSION = 2
-HEADS, REFERENCE, MODEL = "heads.npz", "reference.npz", "model.json"
-# Array in `REFERENCE`: `FinalModel.training_keys`.
-KEYS = "training_keys"
-# Arrays in `REFERENCE`: `Predictor.optional` of each predictor.
-OPTIONAL = "optional"
 # Share of new clips whose rating is inside the interval of a predicted value.
 INTERVAL_SHARE = 0.9
 
@@ -199,121 +177,6 @@ def short_keys(keys: Iterable[bytes]) -> NDArray[np.uint64]:
     return np.unique(np.array([int(key[:16], 16) for key in keys if key], dtype=np.uint64))
 
 
-def save_model(folder: str | Path, model: FinalModel, extra: tuple[str, ...] = ()) -> None:
-    """Write the files of a model to a new folder; `extra` names files already in it."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_heads(folder / HEADS, model.heads, small=True)
-    arrays: dict[str, NDArray[Any]] = {}
-    for i, reference in enumerate(model.reference.values()):
-        arrays[f"{i}/mean"] = reference.mean.astype(np.float32)
-        arrays[f"{i}/scale"] = reference.scale.astype(np.float32)
-        # -128 stands for NaN.
-        arrays[f"{i}/places"] = np.nan_to_num(reference.places, nan=-128).astype(np.int8)
-    arrays[KEYS] = model.training_keys
-    for i, predictor in enumerate(model.predictors):
-        arrays[f"{OPTIONAL}/{i}"] = np.array(predictor.optional, dtype=np.float32)
-    np.savez(folder / REFERENCE, **arrays)  # type: ignore[arg-type]
-    record = {
-        "mvemo_model": VERSION,
-        "name": model.name,
-        "task": model.task,
-        "classes": list(model.classes),
-        "scale": model.scale,
-        "predictors": [asdict(replace(p, optional=())) for p in model.predictors],
-        "features": [
-            {f.name: getattr(spec, f.name) for f in fields(spec) if f.name != "trained_on"}
-            for spec in model.specs
-        ],
-        "reference": [{"feature": name, "fold": fold} for name, fold in model.reference],
-        "files": {name: content_digest(folder / name) for name in (HEADS, REFERENCE, *extra)},
-        "facts": model.facts,
-        "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-    }
-    write_json(folder / MODEL, record)
-
-
-def load_model(folder: str | Path) -> FinalModel:
-    """Read a model folder; raise `MvemoError` if it is missing, damaged or of another version."""
-    folder = Path(folder)
-    path = folder / MODEL
-    if not path.is_file():
-        raise BadFeatures(
-            f"{folder}: is not a model (it has no {MODEL}): 'mvemo fuse FEATURES --final' makes one"
-        )
-    try:
-        record = read_json(path)
-        version = record["mvemo_model"]
-        if version != VERSION:
-            raise BadFeatures(
-                f"{folder}: expected a model of version {VERSION}, got {version}: make it again "
-                "with 'mvemo fuse FEATURES --final'"
-            )
-        for name, digest in record["files"].items():
-            if content_digest(folder / name) != digest:
-                raise BadFeatures(
-                    f"{folder / name}: is not the file that the model was saved with: copy the "
-                    "whole folder again"
-                )
-        return _model(folder, record)
-    except MvemoError:
-        raise
-    except DAMAGED as error:
-        raise MvemoError(f"{path}: is damaged, or is not a model: {error}") from error
-
-
-def _model(folder: Path, record: dict[str, Any]) -> FinalModel:
-    reference: dict[FeatureKey, Reference] = {}
-    with NpzFile(folder / REFERENCE) as arrays:
-        for i, entry in enumerate(record["reference"]):
-            mean, scale = (arrays[f"{i}/{name}"].astype(np.float64) for name in ("mean", "scale"))
-            places = arrays[f"{i}/places"].astype(np.float32)
-            places[places == -128] = np.nan
-            reference[entry["feature"], entry["fold"]] = Reference(mean, scale, places)
-        keys = arrays[KEYS]
-        numbers = range(len(record["predictors"]))
-        optional = [_tuples(arrays[f"{OPTIONAL}/{i}"].tolist()) for i in numbers]
-    heads = load_heads(folder / HEADS)
-    if list(heads.classes) != record["classes"]:
-        raise ValueError(f"classes {record['classes']} differ from those of {HEADS}")
-    model = FinalModel(
-        name=record["name"],
-        task=record["task"],
-        heads=heads,
-        specs=tuple(FeatureSpec(**entry) for entry in record["features"]),
-        predictors=tuple(map(_predictor, record["predictors"], optional)),
-        reference=reference,
-        scale=record["scale"],
-        facts=record["facts"],
-        training_keys=keys,
-        # A model that is built again from the same clips has the same digest.
-        digest=digest_of({key: value for key, value in record.items() if key != "date"}),
-        date=record["date"],
-    )
-    if not model.facts.get("scale"):
-        return model
-    # New clips may be rated higher or lower than all training clips, inside which heads stay.
-    ends = np.array([model.ends(target) for target in model.classes]).T
-    kept = tuple(h if h.ends is None else replace(h, ends=ends) for h in heads.heads)
-    return replace(model, heads=replace(heads, heads=kept))
-
-
-def _predictor(entry: Mapping[str, Any], optional: tuple[tuple[float, ...], ...]) -> Predictor:
-    values = {name: _tuples(value) for name, value in entry.items()}
-    if values["nonconformity"]:
-        # JSON has no infinity, so None stands for it.
-        limits = np.array(values["nonconformity"], dtype=np.float64)
-        if limits.ndim != 2 or len(limits) != len(GRID):
-            raise ValueError(f"nonconformity: expected {len(GRID)} rows, got {limits.shape}")
-        values["nonconformity"] = _tuples(np.where(np.isnan(limits), np.inf, limits).tolist())
-    return Predictor(**{**values, "optional": optional})
-
-
-def _tuples(value: Any) -> Any:
-    """Convert nested lists to tuples."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
-
-
 def asked_of(coverage: float | None, *, per_class: bool, jointly: bool) -> Asked | None:
     """Return the coverage that these options ask for, or None; raise `BadFeatures` if invalid."""
     options = [PER_CLASS] * per_class + [JOINTLY] * jointly
@@ -362,16 +225,16 @@ def _outputs(model: FinalModel, predictor: Predictor, vectors: Vectors) -> F64:
         return np.mean([head.predict(head_inputs(head, vectors)) for head in heads], axis=0)
     by_name = {m.name: Predictor(m.name, m.features, m.modalities, {}) for m in model.heads.models}
     bases = [_outputs(model, by_name[base], vectors) for base in layer.features]
-    x = [decision_inputs(values, layer.link) for values in bases]
+    x = [numeric.decision_inputs(values, layer.link) for values in bases]
     return layer.predict(np.concatenate(x, axis=1))
 
 
 def second_layer(model: FinalModel, predictor: Predictor) -> Head | None:
     """Return a predictor's head over other heads' outputs; None if it reads features."""
     if predictor.bases:
-        (product,) = model.heads.select(LATE)
+        (product,) = model.heads.select(models.LATE)
         return late_part(product, predictor.bases)
-    if predictor.name in SECOND_LAYERS:
+    if predictor.name in models.SECOND_LAYERS:
         (head,) = model.heads.select(predictor.name)
         return head
     return None
@@ -383,10 +246,10 @@ def standardise_folders(model: FinalModel, vectors: Vectors, groups: Sequence[st
         return vectors
     scaled = {}
     for key, values in vectors.items():
-        present = complete(values)
-        others = Scaling(model.reference[key].mean, model.reference[key].scale)
+        present = numeric.complete(values)
+        others = scaling.Scaling(model.reference[key].mean, model.reference[key].scale)
         x = np.where(present[:, None], values, 0.0).astype(np.float32)
-        within = standardise_within(x, present, groups, others)
+        within = scaling.standardise_within(x, present, groups, others)
         scaled[key] = np.where(present[:, None], within, np.nan)
     return scaled
 
@@ -401,7 +264,7 @@ def tag_thresholds(model: FinalModel, predictor: Predictor) -> F64:
 
 def feature_heads(model: FinalModel, predictor: Predictor) -> tuple[Head, ...]:
     """Return a predictor's heads over features, one for each fold's nets."""
-    if is_named(predictor.name):
+    if models.is_named(predictor.name):
         return model.heads.select(predictor.name)
     return model.heads.select_features(predictor.features)
 

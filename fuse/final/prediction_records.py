@@ -9,12 +9,9 @@ from typing import Any, cast
 from mvemo.fuse.final.clip_prediction import FACTS, ClipPrediction, PredictionRecord, Record
 from mvemo.fuse.final.formats import format_of, relative_columns
 from mvemo.fuse.final.model import FinalModel
+from mvemo.manifests import files, labels, tables, text_files
 from mvemo.manifests.cells import to_number
 from mvemo.manifests.errors import BadFile
-from mvemo.manifests.files import shown
-from mvemo.manifests.labels import PLANE
-from mvemo.manifests.tables import read_table
-from mvemo.manifests.text_files import parse_json
 from mvemo.manifests.text_table import Tabular
 
 # Columns of a table after those of the outputs, and before relative values.
@@ -82,7 +79,7 @@ def read_predictions(file: Path) -> Iterator[ClipPrediction]:
     of_json = file.suffix.lower() in (".json", ".jsonl")
     for where, record in _json_records(file) if of_json else _table_records(file):
         if not isinstance(record, dict) or not isinstance(record.get("path"), str):
-            got = shown(json.dumps(record))
+            got = files.shown(json.dumps(record))
             raise BadFile(f"{file}{where}: expected records with a path, got {got}")
         try:
             yield ClipPrediction.of_record(record)
@@ -98,7 +95,7 @@ def _json_records(file: Path) -> Iterator[tuple[str, Any]]:
         for i, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
-            value = parse_json(line)
+            value = text_files.parse_json(line)
             for record in value if isinstance(value, list) else [value]:
                 yield f":{i}", record
     except (OSError, ValueError) as error:
@@ -107,7 +104,7 @@ def _json_records(file: Path) -> Iterator[tuple[str, Any]]:
 
 def _table_records(file: Path) -> Iterator[tuple[str, Any]]:
     """Yield the JSON object of each row."""
-    table = read_table(file)
+    table = tables.read_table(file)
     header = table.header
     if missing := [name for name in ("path", "model", *NOTES) if name not in header]:
         raise BadFile(
@@ -134,7 +131,7 @@ def _record(row: Mapping[str, str], outputs: Sequence[str], *, is_rated: bool) -
     found |= {name: numbers[name] for name in NUMBERS if name in numbers}
     found["notes"] = row["notes"].split("; ") if "notes" in row else []
     found["cautions"] = row["cautions"].split(";") if "cautions" in row else []
-    plane = {axis: f"{axis}_value" for axis in PLANE}
+    plane = {axis: f"{axis}_value" for axis in labels.PLANE}
     if not is_rated and all(column in row for column in plane.values()):
         found["plane"] = {axis: to_number(row[column]) for axis, column in plane.items()}
     if is_rated:

@@ -13,6 +13,7 @@ import numpy as np
 from mvemo.fuse.metrics.calibration import EDGES, reliability
 from mvemo.fuse.metrics.scores import rank_columns, roc_auc
 from mvemo.fuse.numeric import complete, mean_of_finite
+from mvemo.fuse.report import score_tables, text
 from mvemo.fuse.report.drawing import (
     COLOURS,
     DASHES,
@@ -27,8 +28,6 @@ from mvemo.fuse.report.drawing import (
     short,
     standalone,
 )
-from mvemo.fuse.report.score_tables import MANY_CLASSES, shown_classes
-from mvemo.fuse.report.text import fraction
 from mvemo.fuse.results import ModelResult, Results, recommended_model
 from mvemo.manifests.array_types import F64, Bools
 from mvemo.manifests.files import write_bytes, write_text
@@ -159,7 +158,7 @@ def roc_figure(results: Results) -> list[Picture]:
 
 
 def confusion_figures(results: Results) -> list[Picture]:
-    shown = shown_classes(results)
+    shown = score_tables.shown_classes(results)
     cells = np.ix_(shown, shown)
     confusions = {m.name: m.confusion[cells] for m in results.models if m.confusion is not None}
     svgs = matrix_figures(confusions, [results.classes[i] for i in shown])
@@ -220,7 +219,7 @@ def _draw_roc(lines: Sequence[tuple[str, Sequence[Curve], Any]], title: str) -> 
         for name, curves, style in lines:
             defined = [curve for curve, _ in curves if len(curve)]
             if defined:
-                area = fraction(mean_of_finite(np.array([area for _, area in curves])))
+                area = text.fraction(mean_of_finite(np.array([area for _, area in curves])))
                 label = f"{short(name)}  {area}"
                 drawn.ax.plot(_RATES, np.mean(defined, axis=0), label=label, **style)
         drawn.line([0, 1], [0, 1], linewidth=0.8, linestyle=(0, (2, 3)), alpha=0.6)
@@ -233,7 +232,7 @@ def _draw_roc(lines: Sequence[tuple[str, Sequence[Curve], Any]], title: str) -> 
 def output_figure(results: Results, model: ModelResult) -> list[Picture]:
     """Draw a model's pooled ROC-AUC of each tag, and the chance level."""
     worst = np.argsort(np.nan_to_num(model.per_output["roc_auc"]), kind="stable")
-    shown = np.sort(worst[:MANY_CLASSES])
+    shown = np.sort(worst[: score_tables.MANY_CLASSES])
     values = model.per_output["roc_auc"][shown]
     with drawing(WIDE, 1.0 + 0.28 * len(values)) as drawn:
         drawn.ax.barh(range(len(values)), np.nan_to_num(values), height=0.6, color=COLOURS[0])

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from mvemo.cache import failures_by_reason
-from mvemo.fuse.bootstrap import resample_groups, score_interval
-from mvemo.fuse.conformal import OPTIONS, Coverage, cross_conformal, few_groups_warning
-from mvemo.fuse.numeric import ratio
+from mvemo.fuse import bootstrap, conformal, numeric
 from mvemo.fuse.report.tables import Table, table
 from mvemo.fuse.report.text import count, fraction, interval_text, percent
 from mvemo.fuse.results import OTHERS, ModelResult, Results, recommended_model
@@ -256,7 +254,7 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     task, valid, names = results.task, model.valid, results.classes
     y_true, groups = results.y_true[valid], np.array(results.groups)[valid].tolist()
     known = y_true, model.outputs[valid], results.folds[valid], groups, task.link, ASKED
-    usual, optional = (cross_conformal(*known, one) for one in (False, True))
+    usual, optional = (conformal.cross_conformal(*known, one) for one in (False, True))
     # The first column is of all clips, the others of one output each.
     mask = np.ones(usual.sets.shape, dtype=bool)
     if task.link != "identity":
@@ -266,11 +264,11 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     share, mean, n = np.split(values.sum(axis=0), 3)
     ends: dict[int, tuple[float, float]] = {}
     if intervals and results.has_intervals:
-        resamples = resample_groups(groups, N_RESAMPLES)
+        resamples = bootstrap.resample_groups(groups, N_RESAMPLES)
         drawn = resamples.sums(np.delete(values, np.s_[len(n) : 2 * len(n)], axis=1))
-        drawn_share = ratio(*np.split(drawn, 2, axis=1))
+        drawn_share = numeric.ratio(*np.split(drawn, 2, axis=1))
         for i, (rows, of_output) in enumerate(zip(mask.T, drawn_share.T, strict=True)):
-            ends[i] = score_interval("share", of_output, resamples, rows)
+            ends[i] = bootstrap.score_interval("share", of_output, resamples, rows)
     other_share, other_mean, _ = np.split(_hits_and_sizes(optional, mask).sum(axis=0), 3)
     at_once = None
     if task.link == "identity":
@@ -279,7 +277,7 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
     sums = (share, mean, other_share, other_mean)
     columns = [
         {"share": s, "interval": ends.get(i), "size": m, "optional": {"share": o, "size": w}}
-        for i, (s, m, o, w) in enumerate(zip(*(ratio(x, n) for x in sums), strict=True))
+        for i, (s, m, o, w) in enumerate(zip(*(numeric.ratio(x, n) for x in sums), strict=True))
     ]
     return {
         "model": model.name,
@@ -287,12 +285,12 @@ def coverage_facts(results: Results, *, intervals: bool = True) -> dict[str, Any
         "groups": len(set(groups)),
         **columns[0],
         "all_at_once": at_once,
-        "option": OPTIONS[task.link],
+        "option": conformal.OPTIONS[task.link],
         "per_output": dict(zip(names, columns[1:], strict=True)),
     }
 
 
-def _hits_and_sizes(found: Coverage, mask: Bools) -> F64:
+def _hits_and_sizes(found: conformal.Coverage, mask: Bools) -> F64:
     """Return hits, sizes and `mask` next to each other, float64 (clips, 3 * columns of `mask`)."""
     if found.sets.dtype.kind == "f":
         hits = np.column_stack([found.covered.mean(axis=1), found.covered])
@@ -329,7 +327,7 @@ def coverage_sentence(results: Results, facts: dict[str, Any] | None) -> str:
             f"single {nouns} they hold {default} %; with {option}, {alone} %, and "
             f"{other['size']:.2f} {nouns} on average."
         )
-    few = few_groups_warning(kind, facts["groups"])
+    few = conformal.few_groups_warning(kind, facts["groups"])
     return f"{text} {few[:1].upper()}{few[1:]}." if few else text
 
 
@@ -357,6 +355,6 @@ def coverage_table(results: Results, facts: dict[str, Any] | None) -> Table:
             once = rows[-1][4]
             rows[-1][4] = "n/a"
             rows.append(["all at once", percent(facts["all_at_once"]), "", "n/a", once, "n/a"])
-    option = OPTIONS[results.task.link]
+    option = conformal.OPTIONS[results.task.link]
     header = [one, "covered, %", "95 %", size, f"{option}, %", size]
     return table(header, rows, n_foot=len(rows) - len(results.classes) if rows else 0)

@@ -5,6 +5,7 @@ left out 62 of 96 studies, most of them because they did not report what a compa
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from mvemo.fuse.models import KERNEL
@@ -12,6 +13,8 @@ from mvemo.fuse.report.summary import IN_WORDS
 from mvemo.fuse.report.text import count
 from mvemo.fuse.results import OTHERS
 from mvemo.fuse.tasks import task_of
+from mvemo.manifests import files, text_files
+from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 from mvemo.manifests.text_table import escaped
 
 # Mean score of the best models in 34 studies (r of a target, or MCC) and, if the meta-analysis
@@ -260,3 +263,20 @@ def _checklist(metrics: Facts, name: str) -> list[tuple[str, str, str]]:
         ("clips without a feature", lost or "none", ""),
         ("software", "versions above" if provenance.get("versions") else "", "names, versions"),
     ]
+
+
+def methods_of_run(run: Path, *, json: bool = False) -> str:
+    """Return the methods text of a run's folder, or of its ``metrics.json``."""
+    path = run / "metrics.json" if run.is_dir() else run
+    try:
+        metrics = text_files.read_json(path)
+    except MissingFile as error:
+        raise MissingFile(f"{error}: 'mvemo fuse ... --out {run}' writes it") from None
+    except BadFile as error:
+        cure = f"'mvemo fuse {run}' makes a run of features"
+        raise BadFile(f"{error}: expected the folder of a run: {cure}") from None
+    try:
+        return files.dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        why = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
+        raise BadOption(f"{path}: is not the metrics of an evaluation: {why}") from None

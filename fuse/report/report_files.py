@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from mvemo.fuse.audit import FindingRecord
+from mvemo.fuse.crossval import evaluation, saving
 from mvemo.fuse.crossval.comparisons import Comparison
-from mvemo.fuse.crossval.evaluation import chance_p
-from mvemo.fuse.crossval.saving import save_heads
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.numeric import mean_of_finite, spread
-from mvemo.fuse.report import figures, findings, published, score_tables, summary
+from mvemo.fuse.report import figures, findings, published, score_tables, summary, tables
 from mvemo.fuse.report.methods import methods_facts
-from mvemo.fuse.report.tables import LABEL
 from mvemo.fuse.report.text import TEMPLATES, count, page_templates
 from mvemo.fuse.results import ModelResult, Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import Outcome
@@ -104,7 +102,7 @@ def write_report(results: Results, out: str | Path, *, heads: bool = False) -> N
         for name, text in texts.items():
             write_text(new / name, text)
         if heads:
-            save_heads(new / "heads.npz", results)
+            saving.save_heads(new / "heads.npz", results)
 
 
 def require_other_folder(out: str | Path, sources: Iterable[str | Path]) -> None:
@@ -149,7 +147,7 @@ def report_html(results: Results, covered: dict[str, Any] | None = None) -> str:
         task=results.task,
         best=top,
         covered=covered,
-        label=LABEL,
+        label=tables.LABEL,
         count=count,
         scoring_note=note,
         figures=figures.draw_figures(results, top),
@@ -305,7 +303,7 @@ def chance_facts(results: Results) -> dict[str, Any]:
     for name, model in scored.items():
         if name in results.chance:
             drawn = results.chance[name]
-            p = chance_p(results.primary_mean(model), drawn)
+            p = evaluation.chance_p(results.primary_mean(model), drawn)
             facts[name or "choice"] = {**spread(drawn)._asdict(), "p": p, "draws": len(drawn)}
     return facts
 

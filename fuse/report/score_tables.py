@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from mvemo.fuse.crossval.comparisons import by_scores
 from mvemo.fuse.models import modality_order
 from mvemo.fuse.numeric import mean_of_finite, spread
-from mvemo.fuse.report import published, text
-from mvemo.fuse.report.findings import banners
+from mvemo.fuse.report import findings, published, text
 from mvemo.fuse.report.methods import STATED
 from mvemo.fuse.report.summary import describe, verdict
 from mvemo.fuse.report.tables import ID, LABEL, LINE, TEXT, Cell, Column, Table, Value, table
@@ -113,7 +112,7 @@ def results_tables(results: Results) -> list[Table]:
         rows.append([*cells, *[Cell(p.get(name, ""))] * bool(p)])
     columns = (*scores.columns, *[Column("p")] * bool(p))
     caption = (
-        "".join(f"{banner.title}: {banner.text} " for banner in banners(results))
+        "".join(f"{banner.title}: {banner.text} " for banner in findings.banners(results))
         + f"{results.name}: {describe(results)}. Min, mean and max: {task.primary_title}"
         + f"{', %' * task.in_percent} over folds"
         + ("; in brackets: 95 % interval over groups." if results.has_intervals else ".")

@@ -2,11 +2,9 @@
 
 import numpy as np
 
-from mvemo.fuse.bootstrap import MIN_GROUPS
-from mvemo.fuse.crossval.comparisons import Comparison, by_scores, names_of_tests
-from mvemo.fuse.crossval.evaluation import chance_p
+from mvemo.fuse import bootstrap, numeric
+from mvemo.fuse.crossval import comparisons, evaluation
 from mvemo.fuse.models import INTEGRATED, STACKED
-from mvemo.fuse.numeric import spread
 from mvemo.fuse.report.findings import findings
 from mvemo.fuse.report.text import count, difference_text, p_text, primary_interval_text, score_text
 from mvemo.fuse.results import (
@@ -105,9 +103,9 @@ def against_chance(results: Results) -> str:
     if model is None or name not in results.chance:
         return ""
     drawn = results.chance[name]
-    low, mean, high = (score_text(results.task, value) for value in spread(drawn))
+    low, mean, high = (score_text(results.task, value) for value in numeric.spread(drawn))
     scored = results.choice.nested if results.choice is not None else model
-    p = chance_p(results.primary_mean(scored), drawn)
+    p = evaluation.chance_p(results.primary_mean(scored), drawn)
     return (
         f"On {len(drawn)} random draws of the labels the same procedure has {mean} on average "
         f"({low} to {high}{' %' * results.task.in_percent}): permutation p {p_text(p)}."
@@ -138,7 +136,7 @@ def _what_was_predicted(results: Results) -> str:
 
 def _score_and_baseline(results: Results, model: ModelResult) -> str:
     task = results.task
-    scores = spread(results.primary_per_fold(model))
+    scores = numeric.spread(results.primary_per_fold(model))
     over_folds = ""
     if results.k > 1:
         low, high = score_text(task, scores.min), score_text(task, scores.max)
@@ -192,7 +190,7 @@ def compare_best(results: Results) -> str:
     if interval := difference_text(task, c.interval):
         facts.append(f"95 % interval of the difference {interval}")
     if np.isfinite(c.p):
-        facts.append(f"{names_of_tests([c])}: p {p_text(c.p)}")
+        facts.append(f"{comparisons.names_of_tests([c])}: p {p_text(c.p)}")
     if c.n_tests > 1 and np.isfinite(c.p):
         facts.append(f"{p_text(c.p_holm)} with Holm's correction for {c.n_tests} tests")
     shared = all(int(m.valid.sum()) == c.n_clips for m in (model, reference))
@@ -201,7 +199,7 @@ def compare_best(results: Results) -> str:
     better = "better" if c.mean >= 0 else "worse"
     by_field = ""
     if c.by_field is not None and c.by_field.significant is not None:
-        (_, (of, _)) = by_scores(task, [c])
+        (_, (of, _)) = comparisons.by_scores(task, [c])
         p = f"p {p_text(c.by_field.p_holm)}"
         by_field = f"; by {of.primary_title} {verdict(c.by_field)} ({p})"
     relation = f"{points}{' points' * task.in_percent} {better} than"
@@ -214,7 +212,7 @@ def compare_best(results: Results) -> str:
     )
 
 
-def best_comparison(results: Results) -> Comparison | None:
+def best_comparison(results: Results) -> comparisons.Comparison | None:
     """Return the comparison of the best fusion or, if there are no fusions, the best model."""
     fusions = [m for m in results.models if len(m.features) > 1]
     candidates = fusions or [m for m in results.models if not m.features]
@@ -231,7 +229,7 @@ def best_comparison(results: Results) -> Comparison | None:
     return next((c if c.model == model.name else c.reversed() for c in found), None)
 
 
-def verdict(c: Comparison) -> str:
+def verdict(c: comparisons.Comparison) -> str:
     if c.same:
         return "the same predictions"
     if c.significant is None:
@@ -298,10 +296,10 @@ def row_notes(results: Results) -> list[str]:
             "so its weights may be inaccurate. Tested clips are not used for this."
         )
     n_groups = len({g for g, tested in zip(results.groups, results.tested, strict=True) if tested})
-    if results.has_intervals and n_groups < MIN_GROUPS:
+    if results.has_intervals and n_groups < bootstrap.MIN_GROUPS:
         notes.append(
             f"There are no intervals: the variation of scores between groups cannot be estimated "
-            f"from {count(n_groups, 'group')}, only from {MIN_GROUPS} or more."
+            f"from {count(n_groups, 'group')}, only from {bootstrap.MIN_GROUPS} or more."
         )
     notes += [f"{ceiling.sentence()}." for ceiling in results.ceilings]
     notes += results.provenance.get("prediction_notes", ())

@@ -3,16 +3,7 @@
 from collections.abc import Sequence
 from itertools import chain
 
-from mvemo.fuse.report import summary
-from mvemo.fuse.report.findings import (
-    banners,
-    coverage_facts,
-    coverage_sentence,
-    missing_features,
-)
-from mvemo.fuse.report.published import published_beside, sentence_beside
-from mvemo.fuse.report.score_tables import scores_table
-from mvemo.fuse.report.tables import LABEL, Cell
+from mvemo.fuse.report import findings, published, score_tables, summary, tables
 from mvemo.fuse.report.text import WIDTH, columns, count, fraction, primary_interval_text, wrap
 from mvemo.fuse.results import Results, recommended_model, without_twin
 from mvemo.fuse.tasks.base import ScoreColumn
@@ -31,7 +22,7 @@ def format_table(results: Results) -> str:
         Results of `mvemo.fuse.evaluate`.
     """
     results, note = without_twin(results), summary.scoring_note(results)
-    lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in banners(results)]
+    lines = [wrap(f"{b.title}: {b.text}", mark="! ") for b in findings.banners(results)]
     lines += [wrap(f"{escaped(results.name)}: {summary.describe(results)}"), ""]
     rows, fits, dropped = _widest_table(results)
     lines += [*rows, ""]
@@ -46,10 +37,15 @@ def format_table(results: Results) -> str:
         note += (
             f" 95 %: interval of {what} over groups." if fits else f" 95 % interval of {of_model}"
         )
-    sentences = [note, f"* {LABEL}: PL20 Tables 2 and 3." * bool(published_beside(results))]
-    sentences += [sentence_beside(results)]
+    sentences = [
+        note,
+        f"* {tables.LABEL}: PL20 Tables 2 and 3." * bool(published.published_beside(results)),
+    ]
+    sentences += [published.sentence_beside(results)]
     sentences += ["" if results.permuted else summary.compare_best(results)]
-    sentences += [coverage_sentence(results, coverage_facts(results, intervals=False))]
+    sentences += [
+        findings.coverage_sentence(results, findings.coverage_facts(results, intervals=False))
+    ]
     sentences += [*summary.scaling_notes(results), *_footnotes(results)]
     lines += [wrap(escaped(sentence)) for sentence in sentences if sentence]
     for sentence in filter(None, (summary.recommend(results), summary.against_chance(results))):
@@ -83,7 +79,7 @@ def _table(
     results: Results, shown: Sequence[Sequence[ScoreColumn]], *, interval: bool
 ) -> list[str]:
     """Return the lines of the page's table with some of its columns."""
-    task, whole = results.task, scores_table(results, None)
+    task, whole = results.task, score_tables.scores_table(results, None)
     at = {column.title: i for i, column in reversed([*enumerate(whole.columns)])}
     interval &= any(primary_interval_text(task, model) for model in results.models)
     titles = [", ".join([of[0].title, *(c.title.split()[0] for c in of[1:])]) for of in shown]
@@ -92,7 +88,7 @@ def _table(
     paper = "accuracy, %" in at
     header += [*["clips"] * results.partly_predicted, *["paper %*"] * paper]
 
-    def line(row: Sequence[Cell]) -> list[str]:
+    def line(row: Sequence[tables.Cell]) -> list[str]:
         cells = [escaped(row[0].text), *(row[at[title]].text for title in ("min", "mean", "max"))]
         cells += [row[at["mean"]].below] * interval
         cells += [_joined([row[at[c.title]] for c in of]) for of in shown]
@@ -104,7 +100,7 @@ def _table(
     return columns([header, *map(line, whole.rows)], [*map(line, whole.foot)])
 
 
-def _joined(cells: Sequence[Cell]) -> str:
+def _joined(cells: Sequence[tables.Cell]) -> str:
     """Return the scores of one cell as text; all scores after the first have two digits."""
     first, *others = cells
     values = (cell.value for cell in others)
@@ -114,7 +110,7 @@ def _joined(cells: Sequence[Cell]) -> str:
 
 def _footnotes(results: Results) -> list[str]:
     """Return sentences on missing features, clips without a trained head, and failed clips."""
-    without = ", ".join(f"{name} {n}" for name, n in missing_features(results).items())
+    without = ", ".join(f"{name} {n}" for name, n in findings.missing_features(results).items())
     untrained = ", ".join(f"{m.name} {m.n_untrained}" for m in results.models if m.n_untrained)
     failed = len({clip_id for clip_id, _, _ in results.failures})
     n_failures, n_tested = count(len(results.failures), "failure"), int(results.tested.sum())

@@ -10,14 +10,11 @@ import joblib
 import numpy as np
 from filelock import FileLock
 
+from mvemo.manifests import files, reader, text_files
 from mvemo.manifests.declared import check_settings, setting
 from mvemo.manifests.demo import media
-from mvemo.manifests.demo.media import CLASSES
 from mvemo.manifests.errors import BadManifest, MvemoError
-from mvemo.manifests.files import write_json
 from mvemo.manifests.model import Clip, Manifest, write_manifest
-from mvemo.manifests.reader import read_manifest
-from mvemo.manifests.text_files import read_json
 
 # Must be increased whenever equal settings would give different files.
 VERSION = 2
@@ -66,7 +63,9 @@ def make_demo(
     """
     settings = _Settings(clips_per_class, clips_per_group, seconds, seed)
     folder, clips = Path(folder), tuple(_clips(clips_per_class, clips_per_group))
-    manifest = Manifest("demo (synthetic)", "multiclass", CLASSES, clips, folder, synthetic=True)
+    manifest = Manifest(
+        "demo (synthetic)", "multiclass", media.CLASSES, clips, folder, synthetic=True
+    )
     if _finished(manifest, settings):
         return manifest
     try:
@@ -82,7 +81,7 @@ def make_demo(
 
 def _clips(per_class: int, per_group: int) -> list[Clip]:
     clips = []
-    for label in CLASSES:
+    for label in media.CLASSES:
         for i in range(per_class):
             song, piece = divmod(i, per_group)
             pieces = min(per_group, per_class - song * per_group)
@@ -99,7 +98,7 @@ def _finished(manifest: Manifest, settings: _Settings) -> bool:
     if stated != settings.record() or not all(intact):
         return False
     try:
-        stored = read_manifest(manifest.root / "manifest.csv", media=False)
+        stored = reader.read_manifest(manifest.root / "manifest.csv", media=False)
     except MvemoError:
         return False
     return stored.digest == manifest.digest and stored.synthetic
@@ -125,7 +124,7 @@ def _make(
     table.unlink(missing_ok=True)
     same = stated == settings.record()
     expected = {clip.path for clip in clips if same}
-    for label in CLASSES:
+    for label in media.CLASSES:
         place = folder / "media" / label
         place.mkdir(parents=True, exist_ok=True)
         for path in place.iterdir():
@@ -133,7 +132,7 @@ def _make(
             if _NAME.fullmatch(path.name) and f"media/{label}/{path.name}" not in expected:
                 path.unlink()
     facts = {"settings": settings.record(), "bytes": sizes if same else {}}
-    write_json(folder / "demo.json", facts)
+    files.write_json(folder / "demo.json", facts)
 
     missing = [i for i, clip in enumerate(clips) if not (same and _intact(manifest, clip, sizes))]
     tasks = []
@@ -149,7 +148,7 @@ def _make(
         if progress is not None:
             progress(done, len(clips))
     facts["bytes"] = {clip.path: manifest.media_path(clip).stat().st_size for clip in clips}
-    write_json(folder / "demo.json", facts)
+    files.write_json(folder / "demo.json", facts)
     write_manifest(manifest, table)
 
 
@@ -159,8 +158,8 @@ def _make_clip(
     # All clips of a group draw the same key, instrument and palette from these two generators.
     music, palette = (np.random.default_rng([seed, label, song, sense]) for sense in (1, 2))
     rng = np.random.default_rng([seed, label, song, 0, piece])
-    sound = media.synthesise(media.sound_of(CLASSES[label], music, rng), seconds, rng)
-    frames = media.render(media.picture_of(CLASSES[label], palette, rng), seconds, rng)
+    sound = media.synthesise(media.sound_of(media.CLASSES[label], music, rng), seconds, rng)
+    frames = media.render(media.picture_of(media.CLASSES[label], palette, rng), seconds, rng)
     kept = np.ones(len(frames), dtype=np.bool_)
     if rng.random() < VARIABLE:
         kept = rng.random(len(frames)) > 0.3
@@ -171,7 +170,7 @@ def _make_clip(
 def _saved(folder: Path) -> tuple[Any, dict[str, int]]:
     """Return the settings and file sizes of the last run in this folder; None if there is none."""
     try:
-        saved = read_json(folder / "demo.json")
+        saved = text_files.read_json(folder / "demo.json")
         return saved["settings"], dict(saved["bytes"])
     except (OSError, ValueError, LookupError, TypeError):
         return None, {}

@@ -20,15 +20,13 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests import files, schemes, text_files
 from mvemo.manifests.array_types import F32, F64
 from mvemo.manifests.errors import MvemoError
-from mvemo.manifests.files import replacing
-from mvemo.manifests.schemes import SCHEMES
-from mvemo.manifests.text_files import read_toml
 
 Rng = np.random.Generator
 
-CLASSES = SCHEMES["pl20"].classes
+CLASSES = schemes.SCHEMES["pl20"].classes
 _MIXED = "Neutral"
 
 SR = 22_050  # Hz
@@ -72,7 +70,7 @@ class DemoPicture:
     slope: float = 0.25  # direction in which the background grows lighter, in turns
 
 
-_RECIPES = read_toml(Path(__file__).with_name("recipes.toml"))
+_RECIPES = text_files.read_toml(Path(__file__).with_name("recipes.toml"))
 SOUNDS = {name: DemoSound(**facts) for name, facts in _RECIPES["sounds"].items()}
 PICTURES = {name: DemoPicture(**facts) for name, facts in _RECIPES["pictures"].items()}
 # Share of clips whose sound or pictures have the recipe of a random class.
@@ -266,7 +264,7 @@ def write_clip(
     """Write the RGB `frames` that are True in `kept`, and stereo `sound` (2, samples) at `SR`."""
     import av
 
-    with replacing(path) as temp, av.open(str(temp), "w", format="mp4") as container:
+    with files.replacing(path) as temp, av.open(str(temp), "w", format="mp4") as container:
         video: Any = container.add_stream(codec, rate=FPS)
         video.height, video.width = frames.shape[1:3]
         video.pix_fmt = "yuv420p"

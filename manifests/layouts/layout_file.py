@@ -8,17 +8,15 @@ leading zeros, and ``{COLUMN:-2}`` its last two characters; ``{COLUMN:stem}`` le
 import posixpath
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import attrgetter
 from pathlib import Path
 
-from mvemo.manifests.errors import MvemoError
+from mvemo.manifests import schemes, text_files
+from mvemo.manifests.errors import MvemoError, Report
 from mvemo.manifests.labels import TASKS, Task, parse_scale
 from mvemo.manifests.plugins import plugins, reserve
-from mvemo.manifests.schemes import find_scheme
 from mvemo.manifests.splits.assignment import part_of
-from mvemo.manifests.text_files import read_toml
 
 # Names of the parts of a split in a manifest.
 SPLITS = ("train", "val", "test")
@@ -125,7 +123,7 @@ class Layout:
             if not getattr(self, key):
                 raise ValueError(f"[{key}] is missing")
         if self.scheme:
-            find_scheme(self.scheme)
+            schemes.find_scheme(self.scheme)
         if self.scale:
             parse_scale(self.scale)
         for key in self.split:
@@ -144,15 +142,20 @@ class Layout:
                 raise ValueError(f"group.pattern {self.group.pattern!r}: {error}") from None
 
 
-def layouts() -> dict[str, Layout]:
-    """Return the layouts that come with mvemo, by name, with those of plug-ins that can be read."""
+def layouts(report: Report = lambda problem: None) -> dict[str, Layout]:
+    """Return the layouts that come with mvemo, by name, with those of plug-ins that can be read.
+
+    `report` is called with the reason why a plug-in cannot be read.
+    """
     files = {*Path(__file__).parent.glob("*.toml")} - {Path(__file__).with_name("ravdess.toml")}
-    found = [read_toml(file, Layout) for file in files]
+    found = [text_files.read_toml(file, Layout) for file in files]
     known = {layout.name: layout for layout in sorted(found, key=attrgetter("name"))}
     reserve("layouts", known)
     for name in plugins("layouts"):
-        with suppress(MvemoError):
+        try:
             known[name] = plugged_layout(name)
+        except MvemoError as error:
+            report(str(error))
     return known
 
 
@@ -165,7 +168,7 @@ def plugged_layout(name: str) -> Layout:
         )
     )
     try:
-        layout: Layout = read_toml(path, Layout)
+        layout: Layout = text_files.read_toml(path, Layout)
     except MvemoError as error:
         raise plugin.failure(str(error)) from error
     return layout

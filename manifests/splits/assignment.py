@@ -14,14 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mvemo.manifests import files, tables
 from mvemo.manifests.array_types import Ints
 from mvemo.manifests.cells import to_whole
 from mvemo.manifests.errors import BadManifest, Problems
-from mvemo.manifests.files import shown
 from mvemo.manifests.labels import label_kind
 from mvemo.manifests.model import Manifest
 from mvemo.manifests.splits.folds import fold_notes, holdout_split, inner_split, make_folds
-from mvemo.manifests.tables import TableRows, read_table, write_table
 
 VERSION = "1"
 # Shares of training, validation and test in J22 section 3.
@@ -133,7 +132,7 @@ def write_folds(folds: Folds, path: str | Path) -> None:
     settings = {"k": folds.k, "seed": folds.seed, "manifest": folds.manifest_digest}
     stated = {key: value for key, value in settings.items() if value != ""}
     rows = zip(folds.clip_ids, folds.assignment.tolist(), strict=True)
-    write_table(Path(path), "folds", VERSION, stated, [("clip_id", "fold"), *rows])
+    tables.write_table(Path(path), "folds", VERSION, stated, [("clip_id", "fold"), *rows])
 
 
 def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
@@ -169,7 +168,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     """
     path = Path(path)
     problems = Problems(path)
-    table = read_table(path)
+    table = tables.read_table(path)
     if table.kind not in ("", "folds"):
         raise BadManifest(f"{path}: expected a fold file, got a file of mvemo {table.kind}")
     if table.kind and table.version != VERSION:
@@ -198,7 +197,7 @@ def read_folds(path: str | Path, clips: GroupedClips | None = None) -> Folds:
     return Folds(assignment, k, seed, clip_ids, table.setting("manifest", ""))
 
 
-def _parse_rows(table: TableRows, problems: Problems) -> dict[str, int]:
+def _parse_rows(table: tables.TableRows, problems: Problems) -> dict[str, int]:
     header = table.header
     if not {"clip_id", "fold"} <= {*header}:
         raise BadManifest(f"{problems.path}: expected columns clip_id and fold, got {header}")
@@ -211,16 +210,16 @@ def _parse_rows(table: TableRows, problems: Problems) -> dict[str, int]:
             if 0 <= to_whole(fold) < 10**9:
                 fold_of[clip_id] = to_whole(fold)
                 continue
-        problems.add(line, f"fold: expected a whole number from 0, got {shown(fold)}")
+        problems.add(line, f"fold: expected a whole number from 0, got {files.shown(fold)}")
     return fold_of
 
 
-def _whole_number(table: TableRows, key: str, problems: Problems) -> int:
+def _whole_number(table: tables.TableRows, key: str, problems: Problems) -> int:
     """Return the value of a setting, or -1 if it is missing."""
     text = table.setting(key, "-1")
     with suppress(ValueError):
         return to_whole(text)
-    problems.add(table.line(key), f"{key} {shown(text)} is not a whole number")
+    problems.add(table.line(key), f"{key} {files.shown(text)} is not a whole number")
     return -1
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from mvemo.extract.descriptors import DescriptorSettings
+from mvemo.extract.errors import ClipFailed
 from mvemo.extract.media.request import FrameSampling, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput, input_of
 from mvemo.extract.settings import NetSettings, ViewSettings
@@ -18,7 +19,6 @@ from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.media_files import MediaDigests, digest_media
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import ClipFailed
 from mvemo.pipeline.settings import Settings
 
 Reasons = tuple[tuple[str, str, str], ...]  # (clip id, stage or modality, reason)

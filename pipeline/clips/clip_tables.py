@@ -1,9 +1,9 @@
 """Clip tables of caches, with the clips' folds or split, and links to the media files."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,10 +11,12 @@ from urllib.parse import quote
 import numpy as np
 
 from mvemo import manifests
-from mvemo.cache import Cache, ClipTable
-from mvemo.manifests.annotators import disagreement_of
+from mvemo.cache import Cache, ClipTable, open_cache, unfinished_run
+from mvemo.cache.table import subset
+from mvemo.manifests.annotators import Ceiling, ceilings_of, disagreement_of
 from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.pipeline.settings import ExtractSettings
+from mvemo.pipeline.console.messages import tell_note
+from mvemo.pipeline.settings import ExtractSettings, Settings
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,12 @@ def folds_of_table(table: ClipTable) -> manifests.Folds | None:
     if not table.k:
         return None
     return manifests.Folds(table.folds, table.k, table.fold_seed, table.clip_ids, table.digest)
+
+
+def folds_of_cache(path: Path) -> manifests.Folds | None:
+    """Return the folds of the clips of a cache file, or None."""
+    with open_cache(path) as cache:
+        return folds_of_table(cache.table)
 
 
 def prescribed_by(table: ClipTable, fold_file: Path | None = None) -> str:
@@ -108,6 +116,96 @@ def clip_table(
         predicted_by=manifest.predicted_by,
         disagreement=disagreement_of(manifest),
     )
+
+
+def ask_about_split(
+    manifest: manifests.Manifest, settings: Settings, *, who: str, instead: str
+) -> None:
+    """Raise BadOption if `who` would ignore the manifest's split; `instead` is the advice."""
+    if settings.folds_named or manifests.prescribed_split(manifest)[0] is None:
+        return
+    raise BadOption(
+        f"the manifest prescribes a split, but {who} makes folds: {instead}; "
+        f"--folds {settings.extract.folds} ignores the split"
+    )
+
+
+def tell_unused_seed(option: str, table: ClipTable, fold_file: Path | None) -> None:
+    """Print a note if the seed in an option does not change the folds or the split."""
+    if why := prescribed_by(table, fold_file):
+        tell_note(f"{option} changes no fold: {why}")
+
+
+def read_fold_file(
+    fold_file: Path | None, manifest: manifests.Manifest, settings: Settings
+) -> tuple[manifests.Folds | None, Settings]:
+    """Return the folds in a file, in the clips' order, and settings with their number."""
+    if fold_file is None:
+        return None, settings
+    if settings.extract.run.protocol == "holdout":
+        raise BadOption(f"--folds {fold_file}: the holdout protocol has no folds: leave it out")
+    folds = manifests.read_folds(fold_file, manifest)
+    notes = manifests.fold_notes(
+        manifest.labels, manifest.groups, folds.k, manifest.task, manifest.classes
+    )
+    # Seed -1 marks prescribed folds, which no seed can reproduce.
+    folds = replace(folds, seed=-1, manifest_digest=manifest.digest, notes=notes)
+    return folds, replace(settings, extract=replace(settings.extract, folds=folds.k))
+
+
+def refuse_other_clips(out: Path, manifest: manifests.Manifest) -> None:
+    """Raise BadOption if the run would drop another data set or imported features."""
+    clip_ids = set(manifest.clip_ids)
+    name, unfinished = unfinished_run(out)
+    if dropped := unfinished - clip_ids:
+        if len(dropped) == len(unfinished):
+            raise BadOption(
+                f"{out}: an interrupted run of other clips ({name!r}) left features of "
+                f"{len(dropped)} clips there: finish that run with its own command, write to "
+                "another file with --out, or drop them with --force"
+            )
+        tell_note(
+            f"{out}: features of {len(dropped)} clips of the interrupted run are dropped, such as "
+            f"{min(dropped)!r}: the manifest no longer lists these clips"
+        )
+    if not out.exists():
+        return
+    with open_cache(out) as cache:
+        table = cache.table
+        imported = any(each.protocol == "imported" for each in cache.specs)
+    dropped = frozenset(table.clip_ids) - clip_ids
+    # Features of the demo set may be replaced: computing them again takes a minute.
+    if len(dropped) == len(table) > 0 and (imported or not table.synthetic):
+        raise BadOption(
+            f"{out}: holds features of other clips ({table.name!r}, {len(table)} clips): write "
+            "to another file with --out, or replace it with --force"
+        )
+    if dropped and imported:
+        raise BadOption(
+            f"{out}: holds imported features of {len(dropped)} clips that the manifest does not "
+            f"list, such as {min(dropped)!r}; mvemo cannot compute them again: write to another "
+            "file with --out, or drop them with --force"
+        )
+
+
+def ceilings_of_clips(
+    table: ClipTable, manifest: Path | None, annotators: int | None
+) -> Sequence[Ceiling]:
+    """Return the scores that the annotators' disagreement allows; () if it is not known.
+
+    The disagreement is that of `manifest` if it is given.
+    """
+    if manifest is not None:
+        name, known = table.name, {*table.clip_ids}
+        table = clip_table(manifests.read_manifest(manifest, media=False))
+        table = subset(table, [i for i, clip in enumerate(table.clip_ids) if clip in known])
+        if not len(table):
+            raise BadOption(f"--manifest {manifest}: has none of the clips of {name}")
+        if table.disagreement is None:
+            tell_note(f"{manifest}: no column states deviations or agreement: no ceiling is known")
+    if table.disagreement is None:
+        return ()
+    return ceilings_of(table.task, table.classes, table.labels, table.disagreement, annotators)
 
 
 def manifest_facts(

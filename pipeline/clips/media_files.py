@@ -9,11 +9,12 @@ from mvemo.extract.media.isolated import PROBE, read_each
 from mvemo.extract.nets import AudioInput, SequenceInput, SharedSettings, input_of
 from mvemo.extract.settings import NetSettings, window_starts
 from mvemo.extract.store.contents import Content, contents_of
-from mvemo.manifests import Clip, Manifest
+from mvemo.manifests import Clip, Manifest, ManifestOptions, read_manifest
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import Stamp
 from mvemo.manifests.layouts.scan import AUDIO_SUFFIXES
 from mvemo.manifests.text_table import listed
+from mvemo.pipeline.console.messages import tell_note, tell_notes
 from mvemo.pipeline.console.progress import Progress
 
 # Properties that files with the same content must share: name, value, and harm if they differ.
@@ -51,6 +52,19 @@ def missing_media(manifest: Manifest, path: Path) -> list[str]:
             f"{missing[0]!r}: give their folder with --root"
         )
     return missing
+
+
+def manifest_with_media(path: Path, options: ManifestOptions) -> Manifest:
+    """Read a manifest; print a note on missing media; raise BadOption if all are missing."""
+    manifest = read_manifest(path, options, media=False)
+    tell_notes(manifest.notes)
+    if missing := missing_media(manifest, path):
+        n_files = len(media_files(manifest))
+        tell_note(
+            f"{len(missing)} of {n_files} media files are not in {manifest.root}, such as "
+            f"{missing[0]!r}: their clips will fail; all others are processed"
+        )
+    return manifest
 
 
 def same_file_notes(manifest: Manifest, content: Mapping[str, str]) -> list[str]:

@@ -267,7 +267,6 @@ def diff(first: Path, second: Path) -> None:
 @argument("files", nargs=-1, required=True, metavar="FILE...")
 @typed_option("--manifest", common.PATH, "Manifest of the clips; optional if FEATURES exists.")
 @option("--feature", "name", help="Name of the feature, such as vggish.  [required]")
-@common.old_spelling("--name", "old_name")
 @option("--modality", required=True, help="audio, video, or another modality such as lyrics.")
 @option("--dataset", help="Array in an .npz or HDF5 FILE (or write FILE:NAME).")
 @typed_option(
@@ -287,9 +286,7 @@ def diff(first: Path, second: Path) -> None:
 @option("--skip-columns", help="Columns of a table to leave out.")
 @common.flag("--skip-unknown", "Leave out rows of clips that are not listed.")
 @common.flag("--force", "Replace an existing feature with this name.")
-def import_(
-    features: Path, files: tuple[str, ...], name: str | None, old_name: str | None, **options: Any
-) -> None:
+def import_(features: Path, files: tuple[str, ...], name: str | None, **options: Any) -> None:
     """Import numbers that another program computed for the clips, as a feature of FEATURES.
 
     Each FILE (.npy, .npz, HDF5, CSV, Parquet) holds one row of numbers for each clip; several
@@ -305,7 +302,6 @@ def import_(
     from mvemo.fuse.models import check_feature_name
     from mvemo.pipeline.clips.clip_tables import imported_clips, manifest_facts
 
-    name = common.choose_spelling(("--feature", name), ("--name", old_name))
     if name is None:
         raise BadOption("--feature: the feature needs a name, such as vggish")
     check_feature_name(name)

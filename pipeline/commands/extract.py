@@ -117,9 +117,8 @@ def extract(
         request = _request(options, manifest, settings, work, out)
         if options["plan"]:
             from mvemo.pipeline.stage_one.estimate import forecast_run
-            from mvemo.pipeline.stage_one.plan import plan_extract
 
-            click.echo(forecast_run(plan_extract(replace(request, fetch=False, force=False))))
+            click.echo(forecast_run(request))
             return 0
         from mvemo.pipeline.stage_one.run import run_extract
 
@@ -157,9 +156,8 @@ def _request(
 
 
 def _settings(options: dict[str, Any], default: str) -> Settings:
-    from mvemo.extract.nets.parts.encoder_names import encoder_of
     from mvemo.extract.workers.pool import cores
-    from mvemo.pipeline.settings_files import Override, load_settings
+    from mvemo.pipeline.settings_files import Override, load_settings, refuse_unused_weights
 
     overrides = list(options["overrides"])
     for name in _OVERRIDES:
@@ -174,12 +172,7 @@ def _settings(options: dict[str, Any], default: str) -> Settings:
         for net, file in options["weights"].items()
     ]
     settings = load_settings(options["profile"] or default, overrides)
-    for net, file in options["weights"].items():
-        if net not in {*settings.extract.nets, *map(encoder_of, settings.extract.nets)}:
-            raise BadOption(
-                f"--weights {net}={file}: this run does not use {net}: expected one of "
-                f"{', '.join(settings.extract.nets)}"
-            )
+    refuse_unused_weights(options["weights"], settings)
     if options["seed"] is not None and settings.extract.run.protocol == "frozen":
         tell_note(f"--seed {options['seed']} changes nothing: frozen nets are not trained")
     workers = options["workers"]
@@ -206,10 +199,10 @@ def demo(folder: Path) -> None:
     Example:
       mvemo demo try-it
     """
-    from mvemo.pipeline.settings_files import load_settings
+    from mvemo.pipeline.settings_files import load_settings, settings_for
     from mvemo.pipeline.stage_one.division import ExtractRequest
     from mvemo.pipeline.stage_one.run import run_extract
-    from mvemo.pipeline.stage_two import FuseRequest, run_fuse, settings_for
+    from mvemo.pipeline.stage_two import FuseRequest, run_fuse
 
     work, features = folder / "work", folder / "work" / "features.h5"
     summary = run_extract(ExtractRequest(None, load_settings("demo"), work, features))

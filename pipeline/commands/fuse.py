@@ -150,8 +150,9 @@ def cv(**options: Any) -> None:
 def _run(*, save: bool, features: Path, out: Path, **options: Any) -> None:
     """Evaluate, write the report, and print the table."""
     from mvemo.pipeline.models.boxed import read_about
+    from mvemo.pipeline.settings_files import settings_for
     from mvemo.pipeline.stage_one.shards import refuse_unfinished
-    from mvemo.pipeline.stage_two import FinalSettings, FuseRequest, run_fuse, settings_for
+    from mvemo.pipeline.stage_two import FinalSettings, FuseRequest, run_fuse
 
     refuse_unfinished(features)
     folds, about, final = options["folds"], options["about"], None

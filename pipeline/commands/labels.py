@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 from click import argument, option
@@ -17,10 +17,7 @@ from mvemo.manifests.files import dump_json
 from mvemo.manifests.text_table import align_columns, listed
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.options import typed_option
-from mvemo.pipeline.console.messages import tell, tell_note
-
-if TYPE_CHECKING:
-    from mvemo.manifests.annotators import Ceiling
+from mvemo.pipeline.console.messages import tell
 
 # Number of labels that are listed in the terminal.
 SHOWN = 20
@@ -72,7 +69,8 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
       mvemo labels features.h5 --next songs.h5 --most 50 --out next.csv
     """
     from mvemo.fuse.labelling import ERROR_FIELDS, find_label_errors
-    from mvemo.pipeline.stage_two import settings_for
+    from mvemo.pipeline.clips.clip_tables import ceilings_of_clips
+    from mvemo.pipeline.settings_files import settings_for
 
     if out is not None:
         common.refuse_replacing(out, options["force"])
@@ -81,7 +79,7 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
     settings = settings_for(features, options["profile"], options["overrides"])
     settings = replace(settings, models=options["models"])
     with caches.open_cache(features) as cache:
-        ceilings = _ceilings(manifest, cache.table, options["annotators"])
+        ceilings = ceilings_of_clips(cache.table, manifest, options["annotators"])
         found = find_label_errors(cache, settings, options["share"])
         records = found.records(cache.table)[: options["most"]]
     names = ("model", "suspects", "precision", "at_most", "auroc")
@@ -105,26 +103,6 @@ def labels(features: Path, out: Path | None, manifest: Path | None, **options: A
         click.echo(f"wrote {out}: fill in 'corrected', then mvemo manifest relabel CLIPS.csv {out}")
 
 
-def _ceilings(
-    manifest: Path | None, table: caches.ClipTable, annotators: int | None
-) -> Sequence[Ceiling]:
-    from mvemo.cache.table import subset
-    from mvemo.manifests.annotators import ceilings_of
-    from mvemo.pipeline.clips.clip_tables import clip_table
-
-    if manifest is not None:
-        name, known = table.name, {*table.clip_ids}
-        table = clip_table(manifests.read_manifest(manifest, media=False))
-        table = subset(table, [i for i, clip in enumerate(table.clip_ids) if clip in known])
-        if not len(table):
-            raise BadOption(f"--manifest {manifest}: has none of the clips of {name}")
-        if table.disagreement is None:
-            tell_note(f"{manifest}: no column states deviations or agreement: no ceiling is known")
-    if table.disagreement is None:
-        return ()
-    return ceilings_of(table.task, table.classes, table.labels, table.disagreement, annotators)
-
-
 def _show(
     records: Sequence[dict[str, Any]],
     fields: Sequence[str],
@@ -133,7 +111,7 @@ def _show(
     facts: dict[str, Any],
 ) -> None:
     """Write the labels with an empty column for corrections; print `facts` as JSON, or a table."""
-    from mvemo.manifests.relabel import CORRECTED
+    from mvemo.manifests.schemes import CORRECTED
     from mvemo.pipeline.table_files import write_rows
 
     cells = [[record[name] for name in fields] for record in records]
@@ -173,7 +151,7 @@ def relabel_command(file: Path, table: Path, out: Path, root: Path | None, force
     Example:
       mvemo manifest relabel clips.csv labels.csv --out corrected.csv
     """
-    from mvemo.manifests.relabel import relabel
+    from mvemo.manifests.schemes import relabel
 
     common.refuse_replacing(out, force)
     clips, n_changed = relabel(manifests.read_manifest(file, root=root, media=False), table)

@@ -13,10 +13,8 @@ from click import argument, option
 
 from mvemo import manifests
 from mvemo.manifests import TASKS, annotators, labels, text_table
-from mvemo.manifests.errors import BadOption, MvemoError
-from mvemo.manifests.layouts.file_names import RAVDESS, similar_groups
-from mvemo.manifests.layouts.layout_file import layouts, plugged_layout
-from mvemo.manifests.plugins import plugins
+from mvemo.manifests.errors import BadOption
+from mvemo.manifests.layouts import file_names, layout_file
 from mvemo.manifests.segments import TAILS
 from mvemo.manifests.splits.assignment import parts_of_groups
 from mvemo.pipeline.commands import options as common
@@ -34,7 +32,7 @@ _COMPARED = {"clip": "nothing", "video": "only sound", "audio": "only pictures"}
 
 
 def _ravdess(field: str) -> click.Choice[str]:
-    return click.Choice(RAVDESS.fields[field])
+    return click.Choice(file_names.RAVDESS.fields[field])
 
 
 _scheme = typed_option(
@@ -145,18 +143,16 @@ def list_layouts() -> None:
     Example:
       mvemo manifest layouts
     """
-    rows = [("layout", "task", "clips", "licence")]
-    rows += [(one.name, one.task, one.size, one.licence) for one in layouts().values()]
+    rows, problems = [("layout", "task", "clips", "licence")], list[str]()
+    found = layout_file.layouts(problems.append).values()
+    rows += [(one.name, one.task, one.size, one.licence) for one in found]
     rows += [
         ("class-folders", "multiclass", "a folder for each class", ""),
         ("ravdess", "multiclass", "RAVDESS: 1,012 sung, 1,440 spoken takes", "CC BY-NC-SA 4.0"),
     ]
     click.echo("\n".join(text_table.align_columns(rows, left=range(4))))
-    for name in plugins("layouts"):
-        try:
-            plugged_layout(name)
-        except MvemoError as error:
-            tell_note(str(error))
+    for problem in problems:
+        tell_note(problem)
 
 
 @manifest.command()
@@ -200,7 +196,7 @@ def check(file: Path, no_media: bool, duplicates: bool, **options: Any) -> None:
         click.echo("\n".join(lines), err=True)
         raise click.exceptions.Exit(2)
     _summarise(clips)
-    similar = similar_groups(clips)
+    similar = file_names.similar_groups(clips)
     for first, second in similar[:MOST_SIMILAR]:
         tell_note(
             f"groups {first!r} and {second!r} are probably the same: pieces of one song in "
@@ -214,8 +210,7 @@ def check(file: Path, no_media: bool, duplicates: bool, **options: Any) -> None:
 
 @manifest.command()
 @argument("file", type=common.PATH)
-@typed_option("--folds k", int, "Number of folds.  [default: 6]")
-@common.old_spelling("--k", "old_k", type=int)
+@typed_option("--folds k", int, "Number of folds.", default=6)
 @common.seed_option("Seed of the assignment.  [default: 0]")
 @typed_option("--out", common.CSV_FILE, "CSV to write: clip_id, fold.", required=True)
 @typed_option(
@@ -225,9 +220,7 @@ def check(file: Path, no_media: bool, duplicates: bool, **options: Any) -> None:
 )
 @common.root_option
 @common.force_option
-def folds(
-    file: Path, k: int | None, old_k: int | None, seed: int | None, out: Path, **options: Any
-) -> None:
+def folds(file: Path, k: int, seed: int | None, out: Path, **options: Any) -> None:
     """Assign the clips of manifest FILE to stratified folds that keep groups whole.
 
     `mvemo extract`, `mvemo fuse`, `mvemo-cv` and `mvemo study` take the file as --folds.
@@ -239,11 +232,9 @@ def folds(
     """
     common.refuse_replacing(out, options["force"])
     clips = manifests.read_manifest(file, root=options["root"], media=False)
-    given = common.choose_spelling(("--folds", k), ("--k", old_k))
     if seed is not None and any(clip.fold is not None for clip in clips.clips):
         tell_note(f"--seed {seed} changes nothing: {file} prescribes the folds")
-    k, seed = 6 if given is None else given, seed or 0
-    keep = options["keep"]
+    seed, keep = seed or 0, options["keep"]
     earlier = None if keep is None else manifests.read_folds(keep)
     if earlier is not None and (earlier.k, max(earlier.seed, 0)) != (k, seed):
         raise BadOption(

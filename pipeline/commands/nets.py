@@ -342,7 +342,7 @@ def models(names: tuple[str, ...], onnx_folder: Path | None) -> None:
     if onnx_folder is not None:
         if len(names) != 1:
             raise BadOption(f"--onnx {onnx_folder}: expected one model, got {len(names)}")
-        from mvemo.fuse.final.model import load_model
+        from mvemo.fuse.final.model_files import load_model
         from mvemo.fuse.final.onnx_heads import write_onnx
 
         model = load_model(boxed.model_folder(names[0]))

@@ -16,7 +16,7 @@ from click import option
 
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.plugins import load_files
-from mvemo.pipeline.console.messages import Verbosity, tell_note
+from mvemo.pipeline.console.messages import Verbosity
 
 if TYPE_CHECKING:
     from mvemo.fuse.report.tables import TableStyle
@@ -177,21 +177,6 @@ def folds_are_named(options: Mapping[str, Any]) -> bool:
     """Return True if ``--folds`` or ``--set extract.folds=`` was given."""
     keys = (override.partition("=")[0].strip() for override in options["overrides"])
     return options["folds"] is not None or "extract.folds" in keys
-
-
-def old_spelling(old: str, name: str, **keywords: Any) -> Decorator:
-    """Add the old name of an option as a hidden option, see `choose_spelling`."""
-    return option(old, name, hidden=True, **keywords)
-
-
-def choose_spelling(new: tuple[str, Any], old: tuple[str, Any]) -> Any:
-    """Return the value of a renamed option; note an old name, and refuse both names."""
-    if old[1] is None:
-        return new[1]
-    if new[1] is not None:
-        raise BadOption(f"{old[0]} was renamed to {new[0]}, and both are given: leave {old[0]} out")
-    tell_note(f"{old[0]} was renamed to {new[0]}, and will be removed in the next release")
-    return old[1]
 
 
 def _model_names(context: Any, parameter: Any, text: str | None) -> tuple[str, ...] | None:

@@ -18,7 +18,6 @@ from mvemo.pipeline.console.messages import in_json, log_event, tell
 if TYPE_CHECKING:
     from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
-    from mvemo.pipeline.prediction.request import PredictRequest
 
 # Names of `mvemo.pipeline.prediction.annotations.FORMATS`, so that --help need not import it.
 ANNOTATIONS = ("audacity", "elan", "jams", "praat", "srt", "webvtt")
@@ -144,10 +143,14 @@ def predict(
             )
         common.INPUT.convert(asked.features, None, None)
     elif plan:
-        click.echo(_plan(asked))
+        from mvemo.pipeline.prediction import estimate
+
+        click.echo(estimate.plan_text(asked))
         return 0
     elif timeline:
-        return _show_timelines(_timelines(asked, windows, timeline_to), shown)
+        to = timeline_to or common.OUT_FOLDER.convert("timelines", None, None)
+        given = {name: value for name, value in windows.items() if value is not None}
+        return _show_timelines(request.timelines(asked, given, to), shown)
     on_clip = _log_clip if in_json() else None
     if shown["jsonl"] and not shown["relative"]:
         on_clip = _echo_line
@@ -181,38 +184,6 @@ def _refuse_conflicts(
         raise BadOption(f"{spread[-2]}: the scheduler has its own processes: leave out --jobs")
 
 
-def _plan(asked: PredictRequest) -> str:
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
-
-    clips, folder, settings = clips_and_settings(asked)
-    if all(clip.problem for clip in clips):
-        # There is nothing to time, so torch and the nets need not be imported.
-        return f"clips: {len(clips)}, {len(clips)} of them cannot be read"
-    from mvemo.pipeline.prediction.run import plan_text
-
-    return plan_text(clips, folder, settings)
-
-
-def _timelines(
-    asked: PredictRequest, windows: Mapping[str, Any], to: Path | None
-) -> Iterator[tuple[FinalModel, str, list[Record]]]:
-    """Write the timelines; if no clip can be read, yield the reasons instead."""
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
-
-    clips, folder, settings = clips_and_settings(asked)
-    if all(clip.problem for clip in clips):
-        from mvemo.pipeline.prediction.predictions import unpredicted
-        from mvemo.pipeline.prediction.request import unreadable
-
-        model, found = unreadable(folder, clips, settings)
-        return ((model, *unpredicted(p.path, p.error)) for p in found)
-    from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
-
-    to = to or common.OUT_FOLDER.convert("timelines", None, None)
-    given = TimelineSettings(**{k: v for k, v in windows.items() if v is not None})
-    return write_timelines(folder, clips, settings, given, to)
-
-
 def _echo_line(model: FinalModel, prediction: ClipPrediction) -> None:
     from mvemo.fuse.final.prediction_records import records
 
@@ -230,8 +201,7 @@ def _show(
 ) -> int:
     """Print the predictions; `facts` adds the facts that a catalogue stores."""
     from mvemo.fuse.final.prediction_records import record_rows, records
-    from mvemo.pipeline.prediction import judged, relative
-    from mvemo.pipeline.prediction.predictions import predictions_table
+    from mvemo.pipeline.prediction import relative, wording
 
     _, predictions = relative.compared(model, predictions, shown["relative"], "add --relative")
     # With --relative, lines can only be printed when all clips are predicted.
@@ -239,8 +209,8 @@ def _show(
         _echo_line(model, prediction)
     found = records(model, predictions, facts)
     if not (shown["as_json"] or shown["jsonl"]):
-        measured = judged.judged_words(judged.judged_in(shown["works"], predictions, model.task))
-        click.echo(predictions_table(model, predictions, measured))
+        measured = wording.judged_words(wording.judged_in(shown["works"], predictions, model.task))
+        click.echo(wording.predictions_table(model, predictions, measured))
     failed = [bool(prediction.error) for prediction in predictions]
     log_event("summary", clips=len(failed), failed=sum(failed), model=model.name)
     table = record_rows(model, found)
@@ -304,21 +274,14 @@ def explain(
     """
     page = to or common.OUT_FILE.convert(f"{file.stem}.explained.html", None, None)
 
-    from mvemo.pipeline.prediction.new_clips import clips_and_settings
-    from mvemo.pipeline.prediction.request import PredictRequest
+    from mvemo.pipeline.prediction import request
 
-    clips, folder, settings = clips_and_settings(PredictRequest([str(file)], **options))
-    if len(clips) != 1 or clips[0].problem:
-        raise BadOption(f"{file}: {clips[0].problem or 'expected one media file'}")
+    maker, clip = request.open_clip(request.PredictRequest([str(file)], **options))
 
     from mvemo.manifests.files import write_text
     from mvemo.pipeline.prediction import explain
-    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
-    occlusion = explain.ExplainSettings(step, width, output)
-    maker = FeatureMaker(folder, settings)
-    maker.features()
-    explanation = explain.explain_clip(maker, clips[0], occlusion)
+    explanation = explain.explain_clip(maker, clip, explain.ExplainSettings(step, width, output))
     click.echo(explain.explanation_text(explanation))
     write_text(page, explain.explanation_html(maker.model, explanation))
     click.echo(f"page: {page}")

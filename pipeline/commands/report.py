@@ -11,10 +11,8 @@ import click
 from click import option
 
 from mvemo import fuse
-from mvemo.manifests import read_manifest
+from mvemo.manifests import TASKS, Task, read_manifest
 from mvemo.manifests.errors import BadFile, BadOption, MissingFile
-from mvemo.manifests.files import dump_json
-from mvemo.manifests.labels import TASKS, Task
 from mvemo.manifests.text_files import read_json
 from mvemo.pipeline.commands import options as common
 from mvemo.pipeline.commands.options import typed_option
@@ -22,7 +20,6 @@ from mvemo.pipeline.console.messages import tell_notes
 from mvemo.pipeline.provenance import provenance
 
 if TYPE_CHECKING:
-    from mvemo.fuse.results import Results
     from mvemo.manifests import Manifest
 
 
@@ -86,14 +83,16 @@ def report(
     if (run is None) == (not files) or (options["json"] and run is None):
         raise BadOption("expected either --predictions FILE or --methods RUN [--json]")
     if run is not None:
-        text = methods_of_run(run, json=options["json"])
+        from mvemo.fuse.report import methods
+
+        text = methods.methods_of_run(run, json=options["json"])
         if out is None:
             click.echo(text)
         else:
-            from mvemo.fuse.report.report_files import write_texts
+            from mvemo.fuse.report import report_files
 
             file = out / f"methods.{'json' if options['json'] else 'md'}" if out.is_dir() else out
-            write_texts(file.parent, {file.name: f"{text}\n"})
+            report_files.write_texts(file.parent, {file.name: f"{text}\n"})
             click.echo(f"methods: {file}")
         return
     out = out or Path("out")
@@ -113,11 +112,12 @@ def report(
     click.echo(f"\nreport: {out / 'report.html'}")
 
 
-def _results(files: tuple[Path, ...], clips: Manifest | None, out: Path, **options: Any) -> Results:
+def _results(
+    files: tuple[Path, ...], clips: Manifest | None, out: Path, **options: Any
+) -> fuse.Results:
     """Score the predictions in files; `clips` have labels, groups and media."""
+    from mvemo.fuse import external
     from mvemo.fuse.crossval.comparisons import with_uncertainty
-    from mvemo.fuse.results import with_ceilings
-    from mvemo.manifests.annotators import disagreement_of
     from mvemo.pipeline.clips.clip_tables import links_of_manifest
 
     marks = [_marks_beside(file) for file in files]
@@ -139,31 +139,8 @@ def _results(files: tuple[Path, ...], clips: Manifest | None, out: Path, **optio
     results = replace(results, permuted=permuted, leaky=results.leaky or bool(leaky_files))
     if clips is not None:
         media = links_of_manifest(clips, out)
-        results = replace(results, media=media, predicted_by=clips.predicted_by)
-        if (disagreement := disagreement_of(clips)) is not None:
-            row_of = {clip_id: row for row, clip_id in enumerate(clips.clip_ids)}
-            rows = [row_of[clip_id] for clip_id in results.clip_ids]
-            results = with_ceilings(results, disagreement[rows])
+        results = external.with_manifest(replace(results, media=media), clips)
     return with_uncertainty(results)
-
-
-def methods_of_run(run: Path, *, json: bool = False) -> str:
-    """Return the methods text of a run's folder, or of its ``metrics.json``."""
-    from mvemo.fuse.report.methods import methods_facts, methods_text
-
-    path = run / "metrics.json" if run.is_dir() else run
-    try:
-        metrics = read_json(path)
-    except MissingFile as error:
-        raise MissingFile(f"{error}: 'mvemo fuse ... --out {run}' writes it") from None
-    except BadFile as error:
-        cure = f"'mvemo fuse {run}' makes a run of features"
-        raise BadFile(f"{error}: expected the folder of a run: {cure}") from None
-    try:
-        return dump_json(methods_facts(metrics)).rstrip() if json else methods_text(metrics)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        why = f"{error} is missing or unknown" if isinstance(error, KeyError) else error
-        raise BadOption(f"{path}: is not the metrics of an evaluation: {why}") from None
 
 
 def _marks_beside(predictions: Path) -> dict[str, Any]:

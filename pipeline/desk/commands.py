@@ -53,13 +53,13 @@ def serve(source: Path, model_name: str | None, device: str, **options: Any) -> 
     if missing:
         raise BadOption(f"needs {', '.join(missing)}: run pip install 'mvemo[serve]'")
     from mvemo.extract.training import devices
-    from mvemo.fuse.final import model as models
+    from mvemo.fuse.final import model_files
     from mvemo.pipeline.desk.serve import server
     from mvemo.pipeline.models import boxed
     from mvemo.pipeline.prediction import new_clips
 
     devices.pick_device(device)
-    if model_name is None and (source / "model" / models.MODEL).is_file():
+    if model_name is None and (source / "model" / model_files.MODEL).is_file():
         model_name = str(source / "model")
     in_use = boxed.model_folder(model_name) if model_name else None
     folder = in_use or server.default_model(source, options["work"])

@@ -180,7 +180,7 @@ def open_folder(
     catalogue = options["catalogue"] or library / ".mvemo" / "features.h5"
     inputs = [str(library), *map(str, named)]
     asked = request.PredictRequest(inputs, options["model_name"], device=options["device"])
-    clips, folder, settings = new_clips.clips_and_settings(asked, later=True)
+    clips, folder, settings = request.clips_and_settings(asked, later=True)
     catalogue.parent.mkdir(exist_ok=True)
     readable = [clip for clip in clips if not clip.problem]
     maker = feature_maker.FeatureMaker(folder, settings)

@@ -31,7 +31,7 @@ from mvemo.pipeline import settings_files, starting_weights
 from mvemo.pipeline.prediction import embedding, new_clips, windows
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, NewClip, PredictSettings
-from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest
+from mvemo.pipeline.prediction.request import MODALITIES, PredictRequest, clips_and_settings
 
 COLUMNS = ("id", "start", "end", "vector")
 BLOCK = 4096  # rows that are written, or read, at a time
@@ -83,7 +83,7 @@ def clips_and_maker(
 ) -> tuple[list[NewClip], FeatureMaker | None]:
     """Return the clips, and the features of a model or of nets; None if no clip can be read."""
     if nets is None:
-        clips, folder, settings = new_clips.clips_and_settings(request)
+        clips, folder, settings = clips_and_settings(request)
         return clips, None if all(c.problem for c in clips) else FeatureMaker(folder, settings)
     clips, modality = new_clips.find_clips(request.inputs, request.columns), request.modality
     read = new_clips.modalities_of(clips) if modality == "both" else MODALITIES[modality]

@@ -5,13 +5,14 @@ Included models are folders next to this file, in the form that `mvemo fuse --fi
 
 import json
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mvemo.extract.media.request import IN_WORDS
-from mvemo.fuse.final.model import MODEL, FinalModel, Predictor, load_model
+from mvemo.extract.media.request import in_words
+from mvemo.fuse.final.model import FinalModel, Predictor
+from mvemo.fuse.final.model_files import MODEL, load_model
 from mvemo.fuse.tasks import task_of
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import write_text
@@ -71,11 +72,6 @@ def companion_of(model: FinalModel) -> FinalModel | None:
 def _ready_model(name: str) -> FinalModel | None:
     """Return an included model (cached), or None if there is no model of this name."""
     return load_model(FOLDER / name) if name in boxed_names() else None
-
-
-def in_words(modalities: Iterable[str]) -> str:
-    """Return modalities in plain words, such as 'sound and pictures'."""
-    return " and ".join(IN_WORDS[modality] for modality in modalities)
 
 
 def _about(model: FinalModel) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from mvemo.cache import FeatureSpec
 from mvemo.extract.nets import AudioInput, input_of
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
+from mvemo.fuse.features import statistics_vector
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.array_types import F64
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.progress import Progress, told_as_parts
-from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.prediction.feature_maker import FeatureMaker, is_net, statistics_vector
+from mvemo.pipeline.model_nets import is_net, plan_of
+from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import Batch, EmbeddedClip, NewClip, windows_of
 
 # Maximum number of windows whose decoded media are on the disk at the same time.

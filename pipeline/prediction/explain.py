@@ -21,7 +21,7 @@ from mvemo.manifests.array_types import F64
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.prediction import new_clips, page, predictions, run, windows
+from mvemo.pipeline.prediction import new_clips, page, predictions, run, windows, wording
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 
 # Maximum length of a clip to explain, in seconds: each step needs another prediction.
@@ -155,7 +155,7 @@ def explanation_html(model: FinalModel, explanation: Explanation) -> str:
         stretches=explanation.stretches(),
         frames=_frames(explanation),
         notes=prediction.notes,
-        legend=predictions.legend(model, [prediction]),
+        legend=wording.legend(model, [prediction]),
     )
 
 

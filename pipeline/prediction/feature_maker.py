@@ -5,26 +5,22 @@ PyTorch is imported only when a net is loaded.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 
-from mvemo.cache import FeatureSpec, in_half_precision
-from mvemo.extract.descriptors import DescriptorSettings, descriptor_spec
+from mvemo.cache import FeatureSpec
 from mvemo.extract.errors import BadWeights
+from mvemo.extract.media.request import in_words
 from mvemo.extract.nets.parts.encoder_names import of_encoder
-from mvemo.fuse.features import sequence_statistics, statistics_of
-from mvemo.fuse.final.model import load_model, with_coverage
-from mvemo.manifests.array_types import F32, F64
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline import model_nets, settings_files
-from mvemo.pipeline.models.boxed import in_words
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
 
 if TYPE_CHECKING:
@@ -39,30 +35,11 @@ class FeatureMaker:
     def __init__(self, folder: Path, settings: PredictSettings) -> None:
         self.folder = folder
         self.options = settings
-        self.model = with_coverage(load_model(folder), settings.coverage)
+        self.model = load_model(folder, settings.coverage)
         # Features that cannot be computed here, with the reason, such as missing weights.
         self.unavailable: dict[str, str] = {}
         self._nets: dict[str, Net] = {}
-        stage_one = self.model.facts.get("provenance", {}).get("stage_one", {})
-        stated = stage_one.get("settings", {}).get("descriptors", {})
-        # If the version of the model had other settings, the digests below differ.
-        known = {f.name: stated[f.name] for f in fields(DescriptorSettings) if f.name in stated}
-        self._descriptors = descriptors = DescriptorSettings(**known)
-        for spec in self.model.specs:
-            level = spec.params.get("level")
-            if is_net(spec) and spec.modality == "audio" and level != descriptors.level:
-                raise BadOption(
-                    f"{self.folder}: its net {spec.name} read sound that was not brought to "
-                    f"{descriptors.level:g} LUFS: train the model again"
-                )
-            for name, digest in spec.params.get("descriptors", {}).items():
-                current = descriptor_spec(name, descriptors)
-                # Frames may be stored in half precision, which hardly changes their statistics.
-                if digest not in (current.digest, in_half_precision(current).digest):
-                    raise BadOption(
-                        f"{self.folder}: its descriptor {name!r} was computed by another version "
-                        "or with unknown settings: train the model again"
-                    )
+        self._descriptors = model_nets.descriptors_of(self.model, folder)
 
     @cached_property
     def settings(self) -> Settings:
@@ -89,7 +66,7 @@ class FeatureMaker:
         # If a feature cannot be computed, the best of the other predictors are used.
         while missing:
             names, missing = self.wanted(), False
-            for spec in filter(is_net, self.specs(names)):
+            for spec in filter(model_nets.is_net, self.specs(names)):
                 try:
                     self.net(spec)
                 except (BadOption, BadWeights) as error:
@@ -114,7 +91,9 @@ class FeatureMaker:
         from mvemo.pipeline.prediction import windows
 
         features = {
-            (s.name, s.fold): windows.feature_of(s, self.net(s) if is_net(s) else None, plan)
+            (s.name, s.fold): windows.feature_of(
+                s, self.net(s) if model_nets.is_net(s) else None, plan
+            )
             for s in self.specs(self.features())
         }
         modalities = self.options.modalities
@@ -136,15 +115,3 @@ class FeatureMaker:
             precision = devices.resolve_precision(spec.params["precision"], device)
             self._nets[spec.digest] = optimized(net, precision)
         return self._nets[spec.digest]
-
-
-def statistics_vector(spec: FeatureSpec, sequences: Sequence[F32]) -> F64:
-    """Return the statistics of descriptors, float64 (dim,)."""
-    statistics = statistics_of(spec)
-    of_each = [sequence_statistics(sequence, statistics) for sequence in sequences]
-    return np.concatenate(of_each).astype(np.float64)
-
-
-def is_net(spec: FeatureSpec) -> bool:
-    """Return True for a net's embedding, False for statistics of descriptors."""
-    return spec.extractor.startswith(model_nets.NET_PREFIX)

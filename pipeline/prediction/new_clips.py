@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from glob import glob
@@ -28,7 +28,6 @@ from mvemo.pipeline.console.messages import tell_note
 
 if TYPE_CHECKING:
     from mvemo.fuse.conformal import Asked
-    from mvemo.pipeline.prediction.request import PredictRequest
 
 # A clip longer than `LONG` times a net's input is read in at most `MOST_WINDOWS` windows.
 LONG = 1.5
@@ -59,44 +58,15 @@ class NewClip:
     problem: str = ""  # reason why there is nothing to predict
 
 
-def clips_and_settings(
-    request: PredictRequest, *, later: bool = False
-) -> tuple[list[NewClip], Path, PredictSettings]:
-    """Return the clips, the model's folder and the settings; download missing weights.
-
-    With `later`, call `warm_up` before clips are read.
-    """
-    from mvemo.pipeline.models.boxed import pick_model
-
-    clips = find_clips(request.inputs, request.columns)
-    coverage, modality = request.coverage, request.modality
-    modalities = modalities_of(clips) if modality == "both" else (modality,)
-    settings = PredictSettings(modalities, request.weights, request.device, coverage)
-    # Neither torch nor weights are needed to say that no clip can be read.
-    is_read = not all(clip.problem for clip in clips)
-    is_now = is_read and not later
-    is_open = not is_read or (request.model_name is None and modality == "both")
-    with _importing_torch(settings) if is_now else nullcontext():
-        pictures = have_pictures(clips) if is_open else [modality == "video"]
-    folder = pick_model(request.model_name, pictures)
-    if coverage is not None and is_read:
-        from mvemo.fuse.final.model import load_model, with_coverage
-
-        with_coverage(load_model(folder), coverage)
-    if is_now:
-        _fetch(folder, settings)
-    return clips, folder, settings
-
-
 def warm_up(folder: Path, settings: PredictSettings) -> None:
     """Import PyTorch, start worker processes, and download missing weights."""
-    with _importing_torch(settings):
+    with importing_torch(settings):
         pass
-    _fetch(folder, settings)
+    fetch_weights(folder, settings)
 
 
 @contextmanager
-def _importing_torch(settings: PredictSettings) -> Iterator[None]:
+def importing_torch(settings: PredictSettings) -> Iterator[None]:
     """Import PyTorch in a thread, which mostly waits for its libraries, and start a reader."""
     isolated.start_readers()
     with ThreadPoolExecutor(1) as pool:
@@ -115,7 +85,8 @@ def _import_torch(device: str) -> None:
     pick_device(device)
 
 
-def _fetch(folder: Path, settings: PredictSettings) -> None:
+def fetch_weights(folder: Path, settings: PredictSettings) -> None:
+    """Download the missing weights of a model's nets."""
     from mvemo.pipeline.model_nets import fetch_model_weights
 
     fetch_model_weights(folder, settings.modalities, but=settings.weights)

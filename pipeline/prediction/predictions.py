@@ -6,7 +6,7 @@ This module does not need media packages, and imports h5py only to read a featur
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,30 +17,24 @@ from threadpoolctl import threadpool_limits
 from mvemo.fuse import numeric, tasks
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction, Record
-from mvemo.fuse.final.formats import format_of, relative_cell
+from mvemo.fuse.final.formats import format_of
 from mvemo.fuse.final.model import (
     FeatureKey,
     FinalModel,
     Predictor,
     Vectors,
-    load_model,
     predict_clips,
     standardise_folders,
-    with_coverage,
 )
-from mvemo.fuse.final.prediction_records import records
+from mvemo.fuse.final.model_files import load_model
 from mvemo.fuse.final.reference import unlikeness
 from mvemo.manifests.array_types import F64
-from mvemo.manifests.text_table import align_columns, shown_name
-from mvemo.pipeline.console.messages import tell_note, verbosity
+from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.models import boxed
 
 if TYPE_CHECKING:
     from mvemo.cache import Cache
     from mvemo.fuse.conformal import Asked
-
-# Maximum number of columns between path and predictor in the terminal's table.
-MOST_COLUMNS = 4
 
 
 def complete_features(model: FinalModel, vectors: Collection[FeatureKey]) -> set[str]:
@@ -125,7 +119,7 @@ def predict_features(
 
     with open_cache(features) as cache:
         read = {spec.modality for spec in cache.specs}.intersection(modalities)
-        model = with_coverage(load_model(boxed.pick_model(name, ["video" in read])), coverage)
+        model = load_model(boxed.pick_model(name, ["video" in read]), coverage)
         specs = [spec for spec in model.specs if spec.modality in modalities]
         stored = {spec.digest for spec in cache.specs}
         # float64 (clips, dim), NaN if missing.
@@ -192,89 +186,3 @@ def _training_clips(model: FinalModel, cache: Cache) -> set[str]:
 def unpredicted(file: str, problem: str) -> tuple[str, list[Record]]:
     """Return the message and the single record of a file without a timeline."""
     return f"not predicted: {file}: {problem}", [ClipPrediction(file, error=problem).record()]
-
-
-def predictions_table(
-    model: FinalModel, predictions: Sequence[ClipPrediction], measured: str = ""
-) -> str:
-    """Return the text for the terminal: clips, notes without repeats, problems and a legend."""
-    written, level = format_of(model), verbosity()
-    n = sum(bool(prediction.relative) for prediction in predictions)
-    header = [*written.header, *["relative"] * (n > 0)]
-    rows = []
-    # Files that a note applies to, by kind and text of the note.
-    files = defaultdict[tuple[str, str], list[str]](list)
-    for record in records(model, predictions):
-        file = shown_name(record["path"])
-        if "error" in record:
-            files["not predicted", record["error"]].append(file)
-            continue
-        cells = [*written.cells(record), *[relative_cell(record)] * (n > 0)]
-        rows.append([file, *cells, (record["model"] or "").partition("/")[2]])
-        for note in record["notes"] if level != "quiet" else ():
-            if level == "verbose" and note == Caution.UNLIKE.text:
-                note += f" ({record['unlikeness']:.1f} times as far as nearly all of them)"
-            files["note", note].append(file)
-    notes = [
-        f"{kind}: {of[0] if len(of) == 1 else f'{len(of)} clips, the first {of[0]}'}: {text}"
-        for (kind, text), of in files.items()
-    ]
-    if not rows:
-        return "\n".join(notes)
-    lines = []
-    if len(header) > MOST_COLUMNS:
-        for file, *cells, predictor in rows:
-            pairs = [(f"  {name}", cell) for name, cell in zip(header, cells, strict=True)]
-            lines += [f"{file}  by {predictor}", *align_columns(pairs, left=(0, 1)), ""]
-    else:
-        left = {0, *range(1 + len(written.header), len(rows[0]))}
-        left |= {1 + column for column in written.text_columns}
-        lines += [*align_columns([["path", *header, "by"], *rows], left=left), ""]
-    lines += [*notes, ""] if notes else []
-    if level != "quiet":
-        lines += legend(model, predictions, level == "normal", measured)
-        lines += [f"relative: quadrant and ranks (0 to 1) among {n} clips of this call"] * (n > 0)
-    return "\n".join(lines).rstrip("\n")
-
-
-def legend(
-    model: FinalModel,
-    predictions: Sequence[ClipPrediction],
-    brief: bool = False,
-    measured: str = "",
-) -> list[str]:
-    """Return lines on the model, its scores and values; if `brief`, in plain words.
-
-    `measured` is its score on judged clips, which replaces the expected score.
-    """
-    facts, lines = model.facts, []
-    used = {p.predictor.name for p in predictions if p.predictor is not None}
-    for predictor in (p for p in model.predictors if p.name in used):
-        score, ends = boxed.score_cells(model.expected_of(predictor))
-        if brief or predictor.expected.get("per_group"):
-            lines.append(
-                f"  by {predictor.name}: {boxed.expected_words(model, predictor, ends=not brief)}"
-            )
-        elif not score:
-            lines.append(f"{predictor.name}: not evaluated separately; not calibrated")
-        else:
-            title, ends = tasks.task_of(model.task).primary_title, f" ({ends})" if ends else ""
-            lines.append(
-                f"{predictor.name}: {title} {score}{ends} on clips that it was not trained on, in "
-                "cross-validation"
-            )
-    clips, groups = facts["n_clips"], facts["n_groups"]
-    # If a coverage was asked for, the notes of the clips include this warning.
-    promised = model.task == "regression" and model.coverage is None
-    warnings = [model.few_groups(p.predictor) for p in predictions if promised and p.predictor]
-    return [
-        f"{model.name} was trained on {clips} clips. On "
-        + ("your clips:" if measured else "new clips, expect:")
-        if brief
-        else f"model {model.name}: trained on {clips} clips of {groups} groups",
-        *([f"  {measured}"] if measured else lines),
-        *([] if brief else boxed.elsewhere_words(model)),
-        *format_of(model).legend(brief),
-        *dict.fromkeys(f"note: {few}" for few in warnings if few),
-        *(f"note: {note}" for note in facts["notes"]),
-    ]

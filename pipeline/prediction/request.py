@@ -5,15 +5,19 @@ Feature files are predicted without the media packages.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mvemo.manifests.errors import BadOption
 
 if TYPE_CHECKING:
     from mvemo.fuse.conformal import Asked
-    from mvemo.fuse.final.clip_prediction import ClipPrediction
+    from mvemo.fuse.final.clip_prediction import ClipPrediction, Record
     from mvemo.fuse.final.model import FinalModel
+    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
     from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings
     from mvemo.pipeline.stage_one.division import Shard
 
@@ -57,7 +61,7 @@ def predict(
             request.model_name, request.features, MODALITIES[request.modality], request.coverage
         )
     else:
-        from mvemo.pipeline.prediction.new_clips import clips_and_settings, warm_up
+        from mvemo.pipeline.prediction.new_clips import warm_up
 
         is_spread = request.jobs > 1 or bool(request.scheduler)
         later = request.catalogue is not None or request.shard is not None or is_spread
@@ -73,19 +77,81 @@ def predict(
 
             spread = (request.jobs, request.scheduler) if is_spread else None
             return predict_files(folder, clips, settings, request.catalogue, on_clip, spread)
-        model, found = unreadable(folder, clips, settings)
+        model, found = _unreadable(folder, clips, settings)
     if on_clip is not None:
         for prediction in found:
             on_clip(model, prediction)
     return model, found
 
 
-def unreadable(
+def clips_and_settings(
+    request: PredictRequest, *, later: bool = False
+) -> tuple[list[NewClip], Path, PredictSettings]:
+    """Return the clips, the model's folder and the settings; download missing weights.
+
+    With `later`, call `warm_up` before clips are read.
+    """
+    from mvemo.pipeline.models.boxed import pick_model
+    from mvemo.pipeline.prediction import new_clips
+
+    clips = new_clips.find_clips(request.inputs, request.columns)
+    coverage, modality = request.coverage, request.modality
+    modalities = new_clips.modalities_of(clips) if modality == "both" else (modality,)
+    settings = new_clips.PredictSettings(modalities, request.weights, request.device, coverage)
+    # Neither torch nor weights are needed to say that no clip can be read.
+    is_read = not all(clip.problem for clip in clips)
+    is_now = is_read and not later
+    is_open = not is_read or (request.model_name is None and modality == "both")
+    with new_clips.importing_torch(settings) if is_now else nullcontext():
+        pictures = new_clips.have_pictures(clips) if is_open else [modality == "video"]
+    folder = pick_model(request.model_name, pictures)
+    if coverage is not None and is_read:
+        from mvemo.fuse.final.model_files import load_model
+
+        load_model(folder, coverage)
+    if is_now:
+        new_clips.fetch_weights(folder, settings)
+    return clips, folder, settings
+
+
+def timelines(
+    request: PredictRequest, windows: Mapping[str, Any], to: Path
+) -> Iterator[tuple[FinalModel, str, list[Record]]]:
+    """Write the timelines of clips to a folder, by the `TimelineSettings` in `windows`.
+
+    See `write_timelines`. If no clip can be read, the reasons are yielded without importing
+    PyTorch.
+    """
+    clips, folder, settings = clips_and_settings(request)
+    if all(clip.problem for clip in clips):
+        from mvemo.pipeline.prediction.predictions import unpredicted
+
+        model, found = _unreadable(folder, clips, settings)
+        return ((model, *unpredicted(p.path, p.error)) for p in found)
+    from mvemo.pipeline.prediction.timeline import TimelineSettings, write_timelines
+
+    return write_timelines(folder, clips, settings, TimelineSettings(**windows), to)
+
+
+def open_clip(request: PredictRequest) -> tuple[FeatureMaker, NewClip]:
+    """Return the only clip of a request, and the maker of its features, whose nets are loaded."""
+    clips, folder, settings = clips_and_settings(request)
+    if len(clips) != 1 or clips[0].problem:
+        problem = clips[0].problem or "expected one media file"
+        raise BadOption(f"{request.inputs[0]}: {problem}")
+    from mvemo.pipeline.prediction.feature_maker import FeatureMaker
+
+    maker = FeatureMaker(folder, settings)
+    maker.features()
+    return maker, clips[0]
+
+
+def _unreadable(
     folder: Path, clips: Sequence[NewClip], settings: PredictSettings
 ) -> tuple[FinalModel, list[ClipPrediction]]:
     """Return the model, and predictions with only the error, without importing PyTorch."""
     from mvemo.fuse.final.clip_prediction import ClipPrediction
-    from mvemo.fuse.final.model import load_model, with_coverage
+    from mvemo.fuse.final.model_files import load_model
 
-    model = with_coverage(load_model(folder), settings.coverage)
+    model = load_model(folder, settings.coverage)
     return model, [ClipPrediction(clip.file, error=clip.problem) for clip in clips]

@@ -5,7 +5,6 @@ Modules that import PyTorch are imported only when a clip is read.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
@@ -16,20 +15,16 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from mvemo.cache.schema import code_version
-from mvemo.extract.media.request import IN_WORDS
-from mvemo.extract.workers import pool, process
-from mvemo.fuse import numeric, scaling
+from mvemo.extract.media.request import IN_WORDS, in_words
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.fuse.final.model import FinalModel, Predictor, Vectors, standardise_folders
-from mvemo.pipeline.console.messages import silenced
-from mvemo.pipeline.console.progress import duration_text
-from mvemo.pipeline.models.boxed import in_words
+from mvemo.fuse.numeric import complete
+from mvemo.fuse.scaling import MIN_CLIPS, groups_within
 from mvemo.pipeline.prediction import new_clips
 from mvemo.pipeline.prediction.catalogue import Catalogue
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import EmbeddedClip, PredictSettings
 from mvemo.pipeline.prediction.predictions import complete_features, predict_vectors
-from mvemo.pipeline.work_folder import size_text
 
 if TYPE_CHECKING:
     from mvemo.pipeline.prediction.embedding import BatchReader
@@ -100,16 +95,14 @@ def _within_folders(
         if clips
     }
     scaled = standardise_folders(maker.model, vectors, folders)
-    large = np.all(
-        [scaling.groups_within(numeric.complete(x), folders) for x in vectors.values()], axis=0
-    )
+    large = np.all([groups_within(complete(x), folders) for x in vectors.values()], axis=0)
     predictions = {}
     for n, (row, clip) in enumerate(clips.items()):
         prediction = predict_clip(maker, clip, {key: x[n] for key, x in scaled.items()})
         if prediction.predictor is not None and not large[n]:
             note = (
                 "the model compares the clips of a folder, but this folder has fewer than "
-                f"{scaling.MIN_CLIPS}: predictions are worse than the model's scores suggest"
+                f"{MIN_CLIPS}: predictions are worse than the model's scores suggest"
             )
             prediction = replace(prediction, notes=(*prediction.notes, note))
         predictions[row] = prediction
@@ -177,35 +170,3 @@ def _unpredicted_reason(model: FinalModel, embedded: EmbeddedClip) -> str:
         smallest = min(model.predictors, key=lambda p: len(p.modalities))
         reasons.insert(0, f"the model needs {in_words(smallest.modalities)}")
     return "; ".join(reasons) or "the clip has nothing that the model can read"
-
-
-def plan_text(clips: Sequence[new_clips.NewClip], folder: Path, settings: PredictSettings) -> str:
-    """Return an estimate of the time and the memory that predicting these clips needs."""
-    from mvemo.pipeline.prediction import embedding
-
-    reader = embedding.BatchReader(FeatureMaker(folder, settings))
-    # Seconds of media to read from each clip.
-    lengths = {}
-    for i, clip in enumerate(clips):
-        windows = new_clips.windows_of(clip, reader.window)
-        if windows.stretches:
-            stretches = (min(d or windows.length, reader.window) for _, d in windows.stretches)
-            lengths[i] = sum(stretches)
-    lines = [f"clips: {len(clips)}, {len(clips) - len(lengths)} of them cannot be read"]
-    if lengths:
-        from mvemo.extract.cost import time_sample
-
-        with silenced():
-            count, seconds, _ = time_sample(
-                lengths,
-                lambda rows: list(reader.read({row: clips[row] for row in rows})),
-                embedding.BATCH,
-            )
-        lines += [
-            f"media to read: {duration_text(sum(lengths.values()))}",
-            f"time: about {duration_text(seconds)} (measured on {count} clips)",
-            f"memory: about {size_text(process.peak_memory(os.getpid()))}, and "
-            f"{size_text(pool.worker_memory())} in each of "
-            f"{min(pool.cores(), embedding.MOST_WORKERS)} workers, for any number of clips",
-        ]
-    return "\n".join(lines)

@@ -8,7 +8,7 @@ from math import ceil
 from pathlib import Path
 
 from mvemo.extract.settings import RunSettings
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.model_nets import fetch_model_weights
 from mvemo.pipeline.models.boxed import boxed_names, model_folder

@@ -18,10 +18,10 @@ from mvemo.fuse.final.prediction_records import records, window_rows
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.files import write_text
 from mvemo.pipeline.console.messages import verbosity
-from mvemo.pipeline.prediction import new_clips, page, run
+from mvemo.pipeline.prediction import new_clips, page, run, wording
 from mvemo.pipeline.prediction.annotations import write_annotations
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
-from mvemo.pipeline.prediction.predictions import legend, unpredicted
+from mvemo.pipeline.prediction.predictions import unpredicted
 from mvemo.pipeline.prediction.windows import Progress, Span, WindowPlan
 from mvemo.pipeline.table_files import write_rows
 
@@ -205,7 +205,7 @@ def timeline_html(model: FinalModel, timeline: Timeline) -> str:
         strip=runs if all(name in colours for name, _ in runs) else [],
         readout=readout,
         notes=timeline.notes(),
-        legend=legend(model, timeline.predictions),
+        legend=wording.legend(model, timeline.predictions),
     )
 
 

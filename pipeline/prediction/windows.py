@@ -25,11 +25,12 @@ from mvemo.extract.media.request import FrameSampling, FrameTimes, MediaProblem
 from mvemo.extract.nets import AudioInput, Net, SequenceInput, VideoInput
 from mvemo.extract.store import contents, decoded, folders
 from mvemo.extract.training import data, embedding
+from mvemo.fuse.features import statistics_vector
 from mvemo.fuse.final.model import FeatureKey
 from mvemo.manifests.array_types import F32, F64, U8, Ints
 from mvemo.pipeline.console.messages import tell_note
 from mvemo.pipeline.model_nets import plan_of
-from mvemo.pipeline.prediction import feature_maker, new_clips, page
+from mvemo.pipeline.prediction import new_clips, page
 
 Span = tuple[float, float]  # start and stop in seconds from the clip's start
 # Called with the share of the work that is done, from 0 to 1; an exception ends the work.
@@ -136,11 +137,7 @@ class Statistics(Feature):
 
     def vector(self, window: Span, without: Span | None = None) -> F64:
         frames = [self.media.frames(name, window, without) for name in self.descriptors]
-        return (
-            feature_maker.statistics_vector(self._spec, frames)
-            if all(map(len, frames))
-            else np.zeros(0)
-        )
+        return statistics_vector(self._spec, frames) if all(map(len, frames)) else np.zeros(0)
 
 
 class NetFeature(Feature):

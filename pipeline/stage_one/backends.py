@@ -20,7 +20,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.errors import ClipFailed, TaskFailed, TrainingDiverged
 from mvemo.extract.media.isolated import start_readers
 from mvemo.extract.workers.pool import cores, run_calls, start_workers, stop_workers
 from mvemo.extract.workers.process import Call, resolve
@@ -28,7 +28,6 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.files import shown
 from mvemo.manifests.plugins import packed_plugins, unpack_plugins
 from mvemo.pipeline.console.messages import tell, tell_note
-from mvemo.pipeline.errors import ClipFailed, TaskFailed
 from mvemo.pipeline.provenance import versions
 
 if TYPE_CHECKING:

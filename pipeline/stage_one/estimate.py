@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.text_table import align_columns
 from mvemo.pipeline.clips import clip_media, media_files
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.stage_one import backends, steps
+from mvemo.pipeline.stage_one import backends, division, steps
 from mvemo.pipeline.stage_one import plan as planning
 from mvemo.pipeline.work_folder import measure_work, size_text
 
@@ -41,8 +41,12 @@ class _NetForecast:
     weight_bytes: int  # size on the disk of the weights to be trained
 
 
-def forecast_run(plan: planning.ExtractPlan) -> str:
+def forecast_run(request: division.ExtractRequest) -> str:
     """Forecast a run from existing results, a few timed clips, and a timed pass of each net."""
+    return _forecast(planning.plan_extract(replace(request, fetch=False, force=False)))
+
+
+def _forecast(plan: planning.ExtractPlan) -> str:
     # This comes first, so that a scheduler that does not answer is reported at once.
     processes = _n_processes(plan)
     manifest, settings = plan.manifest, plan.settings

@@ -14,14 +14,12 @@ from mvemo.manifests import write_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note, tell_notes
-from mvemo.pipeline.stage_one import backends, estimate, shards, steps, tasks
-from mvemo.pipeline.stage_one.division import ExtractRequest, Training
+from mvemo.pipeline.stage_one import backends, division, estimate, shards, steps, summary, tasks
 from mvemo.pipeline.stage_one.plan import ExtractPlan, plan_extract
-from mvemo.pipeline.stage_one.summary import ExtractSummary, Problem
 from mvemo.pipeline.starting_weights import tell_weights
 
 
-def run_extract(request: ExtractRequest) -> ExtractSummary:
+def run_extract(request: division.ExtractRequest) -> summary.ExtractSummary:
     """Decode the clips, train nets, embed the clips, and write the feature cache.
 
     Failures of single clips are in the summary. If the loss of a training is not finite,
@@ -48,7 +46,7 @@ def run_extract(request: ExtractRequest) -> ExtractSummary:
     part = plan.part(shard.rows(plan.manifest.clip_ids))
     facts = shards.run_facts(plan.settings, plan.table, shard.count)
     folder.claim(facts, plan.table, plan.facts, force=request.force)
-    missing: tuple[Problem, ...] = ()
+    missing: tuple[summary.Problem, ...] = ()
     if folder.is_done(shard, facts) and not request.force:
         tell(f"shard {shard} is already done: {path}")
     else:
@@ -57,7 +55,7 @@ def run_extract(request: ExtractRequest) -> ExtractSummary:
     with open_cache(path) as done:
         failures = tuple((f.clip_id, f.stage, f.reason) for f in done.failures)
         features = done.names()
-    return ExtractSummary(
+    return summary.ExtractSummary(
         path, len(part.manifest), features, failures, missing, plan.notes, plan.work
     )
 
@@ -72,7 +70,7 @@ def _remove_damaged(path: Path) -> None:
             path.unlink()
 
 
-def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
+def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> summary.ExtractSummary:
     """Write the clips of `part` (a shard, or the whole plan), and train its nets."""
     frozen = plan.run.protocol == "frozen"
     nets, trainings = plan.nets, plan.trainings
@@ -113,18 +111,12 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> ExtractSummary:
             names = features.features
         failures = writer.failures
     if spread is not None and frozen:
-        # Only workers know the digests of files, but rows of identical files have equal keys.
-        with open_cache(path) as cache:
-            named = [spec for spec in cache.specs if spec.name in names]
-            keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
-            content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
-        keys_of = {clip: key.decode() for clip, key in content.items()}
-        tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
+        _tell_same_files(plan, path, names)
     if diverged:
         raise _divergence(plan, path, diverged, names)
     # A later run retries failures other than decoding, and weights that could not be downloaded.
     settled &= not plan.notes and all(stage.startswith("decode:") for _, stage, _ in failures)
-    return ExtractSummary(
+    return summary.ExtractSummary(
         path=plan.request.out,
         clips=len(plan.manifest),
         features=tuple(names),
@@ -149,7 +141,7 @@ def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
 
 
 def _read(
-    plan: ExtractPlan, writer: CacheWriter, trainings: Sequence[Training] | None = None
+    plan: ExtractPlan, writer: CacheWriter, trainings: Sequence[division.Training] | None = None
 ) -> steps.FeatureWriter:
     if plan.numbers is None and trainings is None:
         _tell_other_level(plan)
@@ -159,6 +151,19 @@ def _read(
     if trainings is None:
         features.write_failures()
     return features
+
+
+def _tell_same_files(plan: ExtractPlan, path: Path, names: Sequence[str]) -> None:
+    """Print notes on identical files, which are known by the keys of their rows of features.
+
+    Only workers know the digests of the files, but rows of identical files have equal keys.
+    """
+    with open_cache(path) as cache:
+        named = [spec for spec in cache.specs if spec.name in names]
+        keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
+        content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
+    keys_of = {clip: key.decode() for clip, key in content.items()}
+    tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
 
 
 def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[str]]:

@@ -20,7 +20,7 @@ from mvemo.cache import cache_file, table
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json, find_stamp, write_json
-from mvemo.manifests.text_files import read_json
+from mvemo.manifests.text_files import as_tuples, read_json
 from mvemo.pipeline.provenance import versions
 from mvemo.pipeline.work_folder import measure_work
 
@@ -105,7 +105,7 @@ class RepeatableRun:
             changed = any(find_stamp(Path(name)) != stamp for name, stamp in kept["files"].items())
             if changed or kept["key"] != self._key:
                 return None
-            facts = {name: _tuples(kept["summary"][name]) for name in _KEPT}
+            facts = {name: as_tuples(kept["summary"][name]) for name in _KEPT}
             summary = ExtractSummary(self.out, work=self.work, settled=True, **facts)
             return summary, (*kept["notes"],)
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -165,11 +165,6 @@ class RepeatableRun:
             "folder": str(Path.cwd()),
         }
         return hashlib.sha256(dump_json(request).encode("utf-8", "backslashreplace")).hexdigest()
-
-
-def _tuples(value: Any) -> Any:
-    """Return a JSON value with tuples in place of lists."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _weight_files(settings: Settings) -> list[Path]:

@@ -15,17 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.cache import CacheWriter, FeatureSpec, PartWriter, StoredRows
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.errors import ClipFailed, TaskFailed, TrainingDiverged
 from mvemo.extract.nets import NETS
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
-from mvemo.pipeline.errors import ClipFailed, TaskFailed
-from mvemo.pipeline.stage_one import steps, summary
+from mvemo.pipeline.stage_one import division, steps, summary
 from mvemo.pipeline.stage_one.backends import Backend, Note, RunTask
-from mvemo.pipeline.stage_one.division import Training, batch_sizes
 from mvemo.pipeline.stage_one.plan import ExtractPlan
 
 # Loaded nets of this process's last task with frozen nets.
@@ -93,7 +91,7 @@ class TrainingTask:
     plan: ExtractPlan
     media: ClipMedia  # decoded media of all clips
     stored: StoredRows  # rows in the cache
-    training: Training  # net and fold
+    training: division.Training  # net and fold
 
     @property
     def label(self) -> str:
@@ -138,7 +136,7 @@ class SpreadRun:
         batch = extract.embed_batch
         at_once = (devices.windows_at_once(batch, device, NETS[net.name]) for net in nets)
         unit = min(at_once, default=batch or 1)
-        sizes = batch_sizes(len(plan.manifest), self.backend.processes, unit)
+        sizes = division.batch_sizes(len(plan.manifest), self.backend.processes, unit)
         with progress.Progress("clips", len(plan.manifest)) as bar:
             self._do(self._clip_tasks(sizes), bar)
         failures = self.writer.failures
@@ -147,7 +145,7 @@ class SpreadRun:
             clip, _, reason = failures[0]
             raise BadOption(f"no clip could be decoded; the first, {clip}: {reason}")
 
-    def do_trainings(self, media: ClipMedia, trainings: Sequence[Training]) -> None:
+    def do_trainings(self, media: ClipMedia, trainings: Sequence[division.Training]) -> None:
         plan = self.plan.for_processes(self.plan.settings.extract.workers)
         stored = self.writer.stored_rows(plan.table.clip_ids)
         tasks = [TrainingTask(plan, media, stored, each) for each in trainings]

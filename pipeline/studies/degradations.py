@@ -21,9 +21,8 @@ import soundfile
 import soxr
 
 from mvemo.extract.errors import BadMedia
-from mvemo.extract.media import packets
+from mvemo.extract.media import packets, reading
 from mvemo.extract.media.pictures import FramePicker
-from mvemo.extract.media.reading import media_errors, probe_seconds
 from mvemo.extract.media.request import NO_AUDIO, NO_VIDEO, ClipRequest
 from mvemo.manifests.array_types import F32
 from mvemo.manifests.demo.media import video_codec
@@ -167,7 +166,7 @@ def degradation(
     codec. BadMedia is raised for a file without the sound or the pictures to change.
     """
     wanted, path, target = find_degradation(name), Path(path), Path(target)
-    with media_errors(path):
+    with reading.media_errors(path):
         with closing(packets.open_container(path)) as container:
             kinds = {"video": packets.videos(container), "audio": packets.sound_tracks(container)}
             if not kinds[wanted.modality]:
@@ -178,7 +177,7 @@ def degradation(
             copied = wanted.modality == "audio" and "mov" in container.format.name
         length = duration
         if wanted.seconds < np.inf:
-            length = probe_seconds(path) - start if duration is None else duration
+            length = reading.probe_seconds(path) - start if duration is None else duration
             start += max(length - wanted.seconds, 0.0) / 2
             length = min(length, wanted.seconds)
         if not has_pictures:

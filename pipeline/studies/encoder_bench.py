@@ -70,8 +70,7 @@ def run_bench(
     for name in names:
         if name not in stored:
             check_name(name)
-    if options["scheme"] != "quadrants":
-        find_scheme(options["scheme"])
+    find_scheme(options["scheme"])
     if len({one.name for one in loaded}) < len(loaded):
         listing = ", ".join(one.name for one in loaded)
         raise BadOption(f"--sets: two sets have the same name: {listing}")
@@ -193,7 +192,6 @@ def scores_table(benched: Sequence[BenchSet], encoders: Sequence[str], k: int) -
 
 def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme: str) -> Table:
     """Return the scores of heads that were trained on one set and tested on another."""
-    mapped = scheme if scheme == "quadrants" else find_scheme(scheme).class_of
     settings = EvaluationSettings(lld=(), audit=False, kernel=False)
     titles = {task.primary_metric: task.primary_title for task in TASKS.values()}
     rows: list[list[Any]] = []
@@ -208,7 +206,7 @@ def transfer_table(benched: Sequence[BenchSet], encoders: Sequence[str], scheme:
                 if not all(store.specs for store in pair):
                     continue
                 try:
-                    found = transfer.transfer_all(pair, mapped, settings)[0]
+                    found = transfer.transfer_all(pair, scheme, settings)[0]
                 except MvemoError as error:
                     tell_note(f"{benched[i].name} to {benched[j].name}: {error}")
                     break

@@ -13,28 +13,25 @@ from mvemo.fuse.crossval.comparisons import with_uncertainty
 from mvemo.fuse.report.score_tables import outputs_table
 from mvemo.fuse.report.tables import PERCENT, TEXT, Column, Table, Value, table
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.studies.comparison import Draft
-from mvemo.pipeline.studies.plots import loss_lines
-from mvemo.pipeline.studies.study import j22_classes, matches_j22
-from mvemo.pipeline.studies.study_file import published
+from mvemo.pipeline.studies import comparison, plots, study, study_file
 
 # Rows in the table of losses, and batches that are averaged for a point of the training curve.
 ROWS = 11
 SMOOTH = 25
 
 
-def add_confusions(draft: Draft) -> None:
+def add_confusions(draft: comparison.Draft) -> None:
     """Add a confusion matrix for each net, if the labels are classes."""
     for each in draft.compared:
         plans, results = each.row.plans, each.results
         if results is None or len(plans) != 1 or each.row.values.get("varied"):
             continue
         if results.task.name == "multiclass":
-            printed = matches_j22(each.study, *plans)
+            printed = study.matches_j22(each.study, *plans)
             draft.tables.append(confusion_table(plans[0].name, results, printed=printed))
 
 
-def add_experiment(draft: Draft) -> None:
+def add_experiment(draft: comparison.Draft) -> None:
     """Add confusion matrices and the losses of the last net."""
     add_confusions(draft)
     add_losses(draft)
@@ -47,8 +44,8 @@ def confusion_table(net: str, results: Results, *, printed: bool) -> Table:
     counts = np.sum([matrix for matrix in matrices if matrix is not None], axis=0)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     # true class -> predicted class -> share
-    known: dict[str, dict[str, float]] = published()["J22"]["table_4"].get(net, {})
-    names = j22_classes(classes) if printed and known else []
+    known: dict[str, dict[str, float]] = study_file.published()["J22"]["table_4"].get(net, {})
+    names = study.j22_classes(classes) if printed and known else []
     columns = (
         Column("true", TEXT),
         Column("clips"),
@@ -64,7 +61,7 @@ def confusion_table(net: str, results: Results, *, printed: bool) -> Table:
     return table(columns, rows, title=title, name=f"confusion-{net}")
 
 
-def add_tags(draft: Draft) -> None:
+def add_tags(draft: comparison.Draft) -> None:
     """Add average scores of nets and baseline, scores of each tag, a note on missing ROC-AUC."""
     found = {each.row.name: each.results for each in draft.compared if each.results is not None}
     if draft.study.manifest.task != "multilabel":
@@ -98,7 +95,7 @@ def add_tags(draft: Draft) -> None:
 # --- losses
 
 
-def add_losses(draft: Draft) -> None:
+def add_losses(draft: comparison.Draft) -> None:
     """Add the losses of the last net that is trained for a number of iterations."""
     found = [
         each
@@ -115,8 +112,8 @@ def add_losses(draft: Draft) -> None:
     steps = plan.train.steps_per_epoch(len(split.train_rows))
     ends = [min(steps * epoch, curve["iteration"][-1]) for epoch in curve["epoch"]]
     losses = smoothed(curve["iteration_loss"])
-    printed = plan.name == "crnn" and matches_j22(each.study, plan)
-    known = published()["J22"]["figure_7"] if printed else {}
+    printed = plan.name == "crnn" and study.matches_j22(each.study, plan)
+    known = study_file.published()["J22"]["figure_7"] if printed else {}
     title = f"Loss of {plan.name} ({plan.train.loss}) by iterations (as J22 Fig. 7)"
     lines = {
         f"training, mean of {SMOOTH} batches": (curve["iteration"], losses),
@@ -124,7 +121,9 @@ def add_losses(draft: Draft) -> None:
     }
     draft.tables.append(_loss_table(title, curve, losses, ends))
     draft.tables.append(_summary_table(curve, losses, ends, known))
-    draft.plots.append(loss_lines(title, lines, known.get("loss"), known.get("stable_from", 0)))
+    draft.plots.append(
+        plots.loss_lines(title, lines, known.get("loss"), known.get("stable_from", 0))
+    )
     draft.findings.append(
         f"An iteration is a step on a batch of {plan.train.batch_size} clips; an epoch of "
         f"{plan.name} has {steps} iterations. J22 does not say whether Fig. 7 shows the loss of "

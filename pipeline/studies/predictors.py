@@ -15,8 +15,7 @@ import numpy as np
 
 from mvemo import extract
 from mvemo.extract.nets import NETS
-from mvemo.extract.training import devices, embedding, protocols
-from mvemo.extract.training.steps import Curve
+from mvemo.extract.training import devices, embedding, protocols, steps
 from mvemo.extract.workers import pool, process
 from mvemo.fuse import Clips, Fit, features, fit_heads, models_of, numeric
 from mvemo.manifests import Manifest
@@ -59,7 +58,7 @@ class FoldPredictions:
     # Primary metric of each fold's net on its own training clips, including the validation
     # clips for early stopping; empty without `RowPredictor.with_train_score`.
     train_scores: tuple[float, ...] = ()
-    curves: tuple[Curve, ...] = ()  # losses by epoch, for each fold
+    curves: tuple[steps.Curve, ...] = ()  # losses by epoch, for each fold
     n_parameters: int = 0  # number of trainable parameters
 
 
@@ -118,7 +117,7 @@ class RowPredictor:
         parts, folds = self.study.parts, self.study.folds(run)
         outputs = np.full((len(self.manifest), len(self.manifest.classes)), np.nan)
         train_scores: list[float] = []
-        curves: list[Curve] = []
+        curves: list[steps.Curve] = []
         n_parameters = 0
         total = 1 if self.study.first_fold else len(np.unique(folds))
         with Progress(self._title, total, "net") as bar:

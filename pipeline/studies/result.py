@@ -15,9 +15,8 @@ from mvemo.manifests import files, folds_of, holdout_of
 from mvemo.manifests.errors import BadOption
 from mvemo.manifests.labels import label_kind
 from mvemo.pipeline import provenance, settings_files
-from mvemo.pipeline.clips.clip_tables import clip_table
+from mvemo.pipeline.clips.clip_tables import ask_about_split, clip_table, tell_unused_seed
 from mvemo.pipeline.commands import options as shared
-from mvemo.pipeline.stage_one.plan import ask_about_split, tell_unused_seed
 from mvemo.pipeline.studies.comparison import Draft
 from mvemo.pipeline.studies.runner import cut_of, run_study
 from mvemo.pipeline.studies.study import Study, open_study

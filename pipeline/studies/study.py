@@ -20,10 +20,9 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.segments import Tail
 from mvemo.manifests.splits.assignment import TEST
 from mvemo.pipeline import starting_weights
-from mvemo.pipeline.clips import clip_media, media_files
+from mvemo.pipeline.clips import clip_media, clip_tables, media_files
 from mvemo.pipeline.console.messages import note_resumable, tell_note
 from mvemo.pipeline.settings import ExtractSettings, Settings
-from mvemo.pipeline.stage_one import plan as stage_one
 
 # Classes of J22, in the order of its Table 4.
 J22_CLASSES = ("sad", "happy", "anger", "relaxation")
@@ -188,12 +187,12 @@ def open_study(
     if path.is_dir() and not trains:
         manifest = manifests.scan_clips(path).manifest
     else:
-        manifest = stage_one.manifest_with_media(path, manifests.ManifestOptions(root))
+        manifest = media_files.manifest_with_media(path, manifests.ManifestOptions(root))
     if tasks and manifest.task not in tasks:
         raise BadOption(
             f"{path}: the task is {manifest.task}; this study needs {' or '.join(tasks)}"
         )
-    prescribed, settings = stage_one.read_fold_file(fold_file, manifest, settings)
+    prescribed, settings = clip_tables.read_fold_file(fold_file, manifest, settings)
     if permute_labels:
         manifest = with_permuted_labels(manifest, settings.extract.run.seed)
     return Study(manifest, settings, permuted=permute_labels, prescribed=prescribed, **facts)

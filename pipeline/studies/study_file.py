@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mvemo.extract.settings import LOSSES, OPTIMIZERS, RecipeSettings, TrainSettings
-from mvemo.manifests.declared import from_table
+from mvemo.manifests import declared, text_files
 from mvemo.manifests.errors import BadOption
-from mvemo.manifests.text_files import read_toml
 
 INTERVAL_NOTE = (
     "low and high: ends of the 95 % interval over groups. sd: standard deviation over runs, or "
@@ -209,13 +208,13 @@ def built_in() -> dict[str, StudyFile]:
 @cache
 def published() -> dict[str, Any]:
     """Return the content of ``published.toml``."""
-    content: dict[str, Any] = read_toml(FOLDER / "published.toml")
+    content: dict[str, Any] = text_files.read_toml(FOLDER / "published.toml")
     return content
 
 
 def read_study(path: Path) -> StudyFile:
     """Read a study file, and check its keys, axes and function names."""
-    tree = read_toml(path)
+    tree = text_files.read_toml(path)
     if not isinstance(tree.get("title"), str):
         raise BadOption(f"{path}: title: expected a string")
     entries = tree.get("set", [])
@@ -224,11 +223,11 @@ def read_study(path: Path) -> StudyFile:
             {"where": entry.pop("where", {}), "values": dict(entry)} for entry in entries
         ]
     options = tree.get("options", {})
-    for name, shared in read_toml(FOLDER / "shared-options.toml").items():
+    for name, shared in text_files.read_toml(FOLDER / "shared-options.toml").items():
         if isinstance(options, dict) and "type" not in options.get(name, {"type": ""}):
             options[name] = {**shared, **options[name]}
     try:
-        stated = from_table(StudyFile, tree)
+        stated = declared.from_table(StudyFile, tree)
     except ValueError as error:
         raise BadOption(f"{path}: {error}") from None
     file: StudyFile = replace(stated, path=str(path), name=path.stem)

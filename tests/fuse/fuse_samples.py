@@ -8,7 +8,7 @@ from feature_samples import CLASSES, MODALITY
 from mvemo.cache import open_cache
 from mvemo.fuse import EvaluationSettings, HeadSettings, evaluate
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import load_model, save_model
+from mvemo.fuse.final.model_files import load_model, save_model
 from mvemo.fuse.models import Model, models_of
 from mvemo.fuse.results import Results, score_baseline, score_model
 from mvemo.fuse.tasks import task_of

@@ -18,11 +18,11 @@ from mvemo.fuse.compare_runs import (
     compare_runs,
     comparison_tables,
     format_run_comparison,
-    read_run,
     run_comparison_dict,
 )
 from mvemo.fuse.crossval.comparisons import holm, nadeau_bengio
 from mvemo.fuse.crossval.evaluation import with_repeats
+from mvemo.fuse.prediction_files import read_run
 from mvemo.fuse.report.report_files import metrics_dict, predictions_csv, write_texts
 from mvemo.manifests.errors import MvemoError
 from mvemo.manifests.files import dump_json

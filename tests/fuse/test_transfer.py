@@ -11,6 +11,7 @@ from mvemo.cache.table import subset
 from mvemo.fuse import EvaluationSettings
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.transfer import transfer_all
+from mvemo.manifests.schemes import SCHEMES, Scheme
 
 CLASSES = ("calm", "happy", "sad", "tense")
 PLANE = {"task": "regression", "classes": ("valence", "arousal")}
@@ -67,10 +68,11 @@ def test_ratings_by_their_scales_or_deviations(scale):
     assert set(one.others) == {"r valence", "r arousal"}
 
 
-def test_classes_by_a_scheme():
-    words = {"mellow": "calm", "furious": "tense"}
+def test_classes_by_a_scheme(monkeypatch):
+    words = {"mellow": "calm", "furious": "tense", "calm": "calm", "tense": "tense"}
+    monkeypatch.setitem(SCHEMES, "mine", Scheme("mine", ("calm", "tense"), words))
     a, b = made("a", 200), made("b", 200, ("mellow", "joy", "gloom", "furious"), seed=1)
-    one = transferred(a, b, scheme=lambda name: words.get(name, name))["a", "b"]
+    one = transferred(a, b, scheme="mine")["a", "b"]
     assert one.classes == ("calm", "tense")
     with pytest.raises(BadFeatures, match=r"0 classes in common .*: give a --scheme"):
         transferred(a, b)

@@ -159,7 +159,7 @@ def test_tables_that_are_refused(tmp_path, text, options, message):
         ("a.mp4,sad\nb.mp4,happy\n", 1, "the header has no column 'path', 'label'"),
         ("path|label\na|x\n", 1, "separated by commas"),
         ("path,label,path\na,x,a\n", 1, "column 'path' occurs twice"),
-        ("# mvemo manifest 1\nfile,label,file\na,x,a\nb,y,b\n", 2, "has no column 'path'"),
+        ("# mvemo manifest 1\nfile,label,file\na,x,a\nb,y,b\n", 2, "2 column 'file' for path"),
         ("# task: sorting\npath,label\na,x\nb,y\n", 1, "unknown task 'sorting'"),
         ("# mvemo manifest 2\npath,label\na,x\nb,y\n", 1, "manifest version: expected 1, got 2"),
         ("# mvemo folds 1\npath,label\na,x\nb,y\n", 1, "file of mvemo folds"),

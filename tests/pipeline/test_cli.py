@@ -13,7 +13,7 @@ from stage_samples import lines_of
 
 from mvemo.manifests import plugins
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline import cli, stage_two
+from mvemo.pipeline import cli, settings_files, stage_two
 from mvemo.pipeline.commands.options import with_shared_options
 from mvemo.pipeline.console.messages import Verbosity, note_resumable, silenced, tell, tell_note
 
@@ -184,7 +184,7 @@ def test_demo_makes_everything_in_its_folder_by_the_profile_demo(tmp_path, monke
 
     monkeypatch.setattr("mvemo.pipeline.stage_one.run.run_extract", run_extract)
     monkeypatch.setattr(stage_two, "run_fuse", run_fuse)
-    monkeypatch.setattr(stage_two, "settings_for", lambda features, profile: profile)
+    monkeypatch.setattr(settings_files, "settings_for", lambda features, profile: profile)
     done = CliRunner().invoke(cli.mvemo, ["demo", str(tmp_path / "try it")])
     assert done.output == "extracted\n\nfused\n"
     work, out = tmp_path / "try it" / "work", tmp_path / "try it" / "out"

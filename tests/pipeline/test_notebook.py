@@ -18,7 +18,7 @@ from mvemo.cache import import_feature
 from mvemo.fuse import PredictionRecord
 from mvemo.manifests import folds_of, write_manifest
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.errors import WrongType
+from mvemo.pipeline.notebook import WrongType
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "api.md"
 

@@ -19,11 +19,8 @@ from mvemo.manifests.tables import CsvWriter
 from mvemo.pipeline.commands.predict import _show
 from mvemo.pipeline.desk.playlists import read_moods
 from mvemo.pipeline.models.boxed import expected_words
-from mvemo.pipeline.prediction.predictions import (
-    _ask_a_person,
-    legend,
-    predictions_table,
-)
+from mvemo.pipeline.prediction.predictions import _ask_a_person
+from mvemo.pipeline.prediction.wording import legend, predictions_table
 
 
 def limits_of(*row):
@@ -164,7 +161,7 @@ def test_distances_of_unlike_clips_are_left_to_the_records(monkeypatch):
     )
     found = [(r["cautions"], r["notes"], r["unlikeness"]) for r in records(MODEL, clips)]
     assert found == [(["unlike"], [Caution.UNLIKE.text], d) for d in (2, 3)]
-    monkeypatch.setattr("mvemo.pipeline.prediction.predictions.verbosity", lambda: "verbose")
+    monkeypatch.setattr("mvemo.pipeline.prediction.wording.verbosity", lambda: "verbose")
     assert "prediction (3.0 times as far as" in predictions_table(MODEL, clips)
 
 
@@ -186,7 +183,7 @@ def test_what_is_the_same_of_many_clips_is_said_once():
 
 
 def test_quiet_leaves_notes_and_legend_out(monkeypatch):
-    monkeypatch.setattr("mvemo.pipeline.prediction.predictions.verbosity", lambda: "quiet")
+    monkeypatch.setattr("mvemo.pipeline.prediction.wording.verbosity", lambda: "quiet")
     header, line, *rest = predictions_table(MODEL, PREDICTIONS).split("\n")
     assert header.split() == ["path", "valence", "energy", "by"]
     assert line.startswith("a.mp3  5 (4 to 6)")

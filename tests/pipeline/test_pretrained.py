@@ -17,8 +17,7 @@ from mvemo.extract.pretrained.store import keep_weights
 from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
 from mvemo.extract.training.protocols import make_net
 from mvemo.pipeline import starting_weights
-from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_two import settings_for
+from mvemo.pipeline.settings_files import load_settings, settings_for
 from mvemo.pipeline.starting_weights import fetch_missing_weights, tell_weights
 
 SMALL = {"musicnn": (0.1, {"seconds": 3.0}), "effnet": (0.1, {"n_frames": 2, "size": 32})}

@@ -16,7 +16,6 @@ from torch import Tensor
 from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets.parts import base, encoder_inputs, encoders
-from mvemo.extract.nets.parts.encoder_inputs import PictureInput, SoundInput, StatedInput
 from mvemo.extract.nets.parts.encoder_names import ALL, OUTPUT, EncoderName
 from mvemo.manifests import plugins, text_files
 from mvemo.manifests.errors import BadOption, MissingFile
@@ -30,7 +29,7 @@ KEYS = (
 )
 
 
-class LibraryNet(StatedInput):
+class LibraryNet(encoder_inputs.StatedInput):
     """Base of the nets of other libraries; `make_net_class` derives one for each encoder."""
 
     encoder_name: ClassVar[EncoderName]
@@ -52,7 +51,7 @@ class LibraryNet(StatedInput):
         return {name: place for name, place in places.items() if place[0] in state}
 
 
-class HearEncoder(SoundInput, LibraryNet):
+class HearEncoder(encoder_inputs.SoundInput, LibraryNet):
     """Module with the functions of HEAR 2021 (Turian et al. 2022, "HEAR: Holistic Evaluation").
 
     https://hearbenchmark.com/hear-api.html: `load_model` and `get_scene_embeddings`.
@@ -77,7 +76,7 @@ class HearEncoder(SoundInput, LibraryNet):
         return self.module.get_scene_embeddings(waves, self.encoder)
 
 
-class TimmEncoder(PictureInput, LibraryNet, base.FrameNet):
+class TimmEncoder(encoder_inputs.PictureInput, LibraryNet, base.FrameNet):
     """Model of timm without its classifier."""
 
     def load_encoder(self) -> Any:
@@ -92,7 +91,7 @@ class TimmEncoder(PictureInput, LibraryNet, base.FrameNet):
         return self.encoder(x)
 
 
-class TorchaudioEncoder(SoundInput, LibraryNet):
+class TorchaudioEncoder(encoder_inputs.SoundInput, LibraryNet):
     """Bundle of torchaudio: wav2vec 2.0, HuBERT or WavLM; short clips are not padded."""
 
     Options = encoders.SoundEncoderOptions
@@ -185,7 +184,7 @@ class OnnxNet(LibraryNet):
         return found.mean(dim=1) if values.ndim == 3 else found
 
 
-class OnnxSound(SoundInput, OnnxNet):
+class OnnxSound(encoder_inputs.SoundInput, OnnxNet):
     def state_dim(self) -> int:
         return self.run(torch.zeros(1, self.input.samples)).shape[-1]
 
@@ -193,7 +192,7 @@ class OnnxSound(SoundInput, OnnxNet):
         return self.run(waves)
 
 
-class OnnxPictures(PictureInput, OnnxNet, base.FrameNet):
+class OnnxPictures(encoder_inputs.PictureInput, OnnxNet, base.FrameNet):
     def state_dim(self) -> int:
         return self.run(torch.zeros(1, 3, self.crop, self.crop)).shape[-1]
 
@@ -201,7 +200,7 @@ class OnnxPictures(PictureInput, OnnxNet, base.FrameNet):
         return self.run(x)
 
 
-def make_net_class(name: EncoderName) -> type[StatedInput]:
+def make_net_class(name: EncoderName) -> type[encoder_inputs.StatedInput]:
     makers = {"hear": _hear, "timm": _timm, "torchaudio": _torchaudio, "onnx": _onnx}
     base, contents = makers[name.facts.source](name)
     return encoder_inputs.named_class(
@@ -209,7 +208,7 @@ def make_net_class(name: EncoderName) -> type[StatedInput]:
     )
 
 
-Made = tuple[type[StatedInput], dict[str, Any]]
+Made = tuple[type[encoder_inputs.StatedInput], dict[str, Any]]
 
 
 def _hear(name: EncoderName) -> Made:

@@ -14,9 +14,9 @@ from pathlib import Path
 from threading import Condition, Thread
 from typing import Any
 
-from mvemo.cache.spec import content_digest
 from mvemo.fuse.conformal import Asked
-from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import MODEL, load_model, record_digest
 from mvemo.manifests import dimensions, files
 from mvemo.manifests.errors import MissingFile, MvemoError
 from mvemo.pipeline.console.messages import tell, tell_note
@@ -155,7 +155,7 @@ class JobWorker:
 
     def use(self, folder: Path) -> Job:
         """Switch to another model and predict all clips again, from their stored features."""
-        model, digest = load_model(folder), content_digest(folder / MODEL)
+        model, digest = load_model(folder), record_digest(folder)
         if (model.task, {*model.classes}) != (self.model.task, {*self.model.classes}):
             raise MvemoError(
                 f"{folder}: predicts {', '.join(model.classes)}, but the corrections are of "
@@ -380,7 +380,7 @@ class JobWorker:
         """Return what the page must know about a model."""
         from mvemo.fuse.final import clip_prediction, formats
         from mvemo.pipeline.models import boxed
-        from mvemo.pipeline.prediction import judged, page
+        from mvemo.pipeline.prediction import page, wording
 
         is_current, library = folder == self.folder, self.library
         model: FinalModel = self.model if is_current else load_model(folder)
@@ -388,7 +388,7 @@ class JobWorker:
         found = library.records(library.ids("done") if is_current else ())
         of_record = clip_prediction.ClipPrediction.of_record
         clips = [of_record(record) for record in found if record.get("model")]
-        measured = judged.judged_words(judged.judged_in([library.work], clips, model.task))
+        measured = wording.judged_words(wording.judged_in([library.work], clips, model.task))
         words = f"On new clips, expect: {boxed.expected_words(model, model.predictors[0])}."
         expected = [words, *boxed.elsewhere_words(model)]
         if measured:

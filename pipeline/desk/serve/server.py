@@ -14,11 +14,11 @@ import numpy as np
 import uvicorn
 from filelock import FileLock, Timeout
 
-from mvemo.cache.spec import content_digest
 from mvemo.extract.media import isolated
-from mvemo.fuse import compare_runs
+from mvemo.fuse import prediction_files
 from mvemo.fuse.final import clip_prediction, prediction_records
-from mvemo.fuse.final.model import MODEL, FinalModel, load_model
+from mvemo.fuse.final.model import FinalModel
+from mvemo.fuse.final.model_files import load_model, record_digest
 from mvemo.manifests import Manifest, read_manifest, text_files
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.manifests.layouts.scan import find_media
@@ -80,7 +80,7 @@ def serve(source: Path, settings: ServeSettings) -> None:
         if kept.problem:
             tell_note(kept.problem)
         root = folder if run is None else run[2].root
-        library = Library(root, kept, content_digest(settings.model / MODEL))
+        library = Library(root, kept, record_digest(settings.model))
         worker = jobs.JobWorker(library, settings.model, settings.predict, model)
         if run is not None:
             report = _list_run(*run, source.name, library)
@@ -111,13 +111,13 @@ def default_model(source: Path, work: Path | None) -> Path:
     return boxed.pick_model(None, new_clips.have_pictures(clips), task)
 
 
-def _read_run(folder: Path, model: FinalModel) -> tuple[compare_runs.Run, Any, Manifest]:
+def _read_run(folder: Path, model: FinalModel) -> tuple[prediction_files.Run, Any, Manifest]:
     """Return a run of the model, its metrics, and the manifest of its clips."""
     metrics = text_files.read_json(folder / RUN_FILES[0])
     facts = metrics["provenance"].get("stage_one", {}).get("manifest", {})
     if (manifest := manifest_of(facts)) is None:
         raise BadOption(f"{folder}: the manifest of its clips is gone: {facts.get('file', '')}")
-    run = compare_runs.read_run(folder)
+    run = prediction_files.read_run(folder)
     first = run.repeats[0]
     if run.task.name != "multiclass":
         raise BadOption(f"{folder}: expected a run with classes, got {run.task.name} labels")
@@ -130,7 +130,7 @@ def _read_run(folder: Path, model: FinalModel) -> tuple[compare_runs.Run, Any, M
 
 
 def _list_run(
-    run: compare_runs.Run, metrics: Any, manifest: Manifest, folder: str, library: Library
+    run: prediction_files.Run, metrics: Any, manifest: Manifest, folder: str, library: Library
 ) -> dict[str, Any]:
     """List the clips of a run with their out-of-fold predictions, and return its report.
 

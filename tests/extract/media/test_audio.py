@@ -5,9 +5,10 @@ import pytest
 import soundfile
 from media_samples import decode, sine
 
-from mvemo.extract import decode_clip, mapped_files
+from mvemo.extract import decode_clip
 from mvemo.extract.media import audio, reading
 from mvemo.extract.store import folders
+from mvemo.manifests import array_files
 
 SR = 48000
 
@@ -90,7 +91,7 @@ def test_the_disk_holds_more_than_the_memory(sound, tmp_path, monkeypatch):
 
 def test_mapped_arrays_are_written_in_parts_and_let_go(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "_PART_BYTES", 1 << 12)
-    monkeypatch.setattr(mapped_files, "LARGE", 0)
+    monkeypatch.setattr(array_files, "LARGE", 0)
     values = np.random.default_rng(0).normal(size=(5000, 3)).astype(np.float32)
     np.save(tmp_path / "plain.npy", values)
     mapped = np.load(tmp_path / "plain.npy", mmap_mode="r")
@@ -101,5 +102,5 @@ def test_mapped_arrays_are_written_in_parts_and_let_go(tmp_path, monkeypatch):
     assert (tmp_path / "a.npy").read_bytes().startswith((tmp_path / "plain.npy").read_bytes())
     found = folders.map_array(tmp_path / "a.npy", np.float32, (None, 3))
     assert found is not None
-    mapped_files.release(found)
+    array_files.release(found)
     np.testing.assert_array_equal(found, values)

@@ -13,7 +13,6 @@ from media_samples import film, sine
 from mvemo.cache import content_digest
 from mvemo.extract.descriptors import DescriptorSettings
 from mvemo.extract.errors import BadMedia, OutOfMemory, WorkerDied
-from mvemo.extract.mapped_files import file_mapping
 from mvemo.extract.media.reading import decode_clip
 from mvemo.extract.media.request import NO_VIDEO, FrameSampling, MediaProblem
 from mvemo.extract.store import contents, decoding, folders
@@ -35,6 +34,7 @@ from mvemo.extract.store.folders import (
     write_array,
 )
 from mvemo.extract.workers import pool, process
+from mvemo.manifests.array_files import file_mapping
 from mvemo.manifests.errors import MvemoError
 
 SMALL = FrameSampling(n_frames=4, size=16)

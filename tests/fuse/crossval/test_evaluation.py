@@ -22,9 +22,9 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from mvemo.cache import open_cache
 from mvemo.fuse import BadFeatures, HeadSettings, LeakError, evaluate, format_table, metrics_dict
-from mvemo.fuse.audit import Finding
+from mvemo.fuse.audit import Finding, label_blocks
 from mvemo.fuse.crossval import evaluation
-from mvemo.fuse.crossval.evaluation import chance_p, label_blocks, random_labels
+from mvemo.fuse.crossval.evaluation import chance_p, random_labels
 from mvemo.fuse.metrics.scores import best_thresholds
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.report.summary import recommend

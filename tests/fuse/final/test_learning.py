@@ -10,7 +10,7 @@ from mvemo.cache import CacheWriter, ClipTable, FeatureSpec, open_cache
 from mvemo.fuse import BadFeatures, EvaluationSettings, evaluate
 from mvemo.fuse.final.building import build_model
 from mvemo.fuse.final.learning import LearnScore, learn
-from mvemo.fuse.final.model import load_model, save_model
+from mvemo.fuse.final.model_files import load_model, save_model
 from mvemo.manifests import Clip, Manifest, write_manifest
 
 CLASSES = ("calm", "joy", "tense")

@@ -22,7 +22,8 @@ from mvemo.fuse.conformal import GRID, PER_CLASS, Asked, members
 from mvemo.fuse.features import Features
 from mvemo.fuse.final import model as final_model
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import load_model, predict_clips, save_model, standardise_folders
+from mvemo.fuse.final.model import predict_clips, standardise_folders
+from mvemo.fuse.final.model_files import load_model, save_model
 from mvemo.fuse.metrics.calibration import apply_temperature
 from mvemo.fuse.models import LATE, STACKED
 from mvemo.fuse.numeric import decision_inputs

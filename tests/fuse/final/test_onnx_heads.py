@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mvemo.fuse.errors import BadFeatures
-from mvemo.fuse.final.model import load_model, predict_clips
+from mvemo.fuse.final.model import predict_clips
+from mvemo.fuse.final.model_files import load_model
 from mvemo.fuse.final.onnx_heads import write_onnx
 from mvemo.fuse.models import WITH_KERNEL
 from mvemo.pipeline.models.boxed import boxed_names, model_folder

@@ -12,7 +12,8 @@ from mvemo.fuse import BadFeatures, evaluate
 from mvemo.fuse.features import Features
 from mvemo.fuse.final import reference
 from mvemo.fuse.final.building import build_model
-from mvemo.fuse.final.model import Predictor, load_model, save_model
+from mvemo.fuse.final.model import Predictor
+from mvemo.fuse.final.model_files import load_model, save_model
 from mvemo.fuse.final.reference import (
     AXES,
     FOLDER,

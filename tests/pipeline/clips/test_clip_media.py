@@ -9,11 +9,11 @@ import soundfile
 from media_samples import film, grey, sine, write_media
 from stage_samples import TINY
 
+from mvemo.extract.errors import ClipFailed
 from mvemo.manifests import Clip, Manifest
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console.messages import Verbosity, running
-from mvemo.pipeline.errors import ClipFailed
 from mvemo.pipeline.settings_files import load_settings
 
 FILES = ("both.mp4", "sound.m4a", "picture.mp4", "quiet.mkv", "broken.mp4", "gone.mp4", "half.mp4")

@@ -38,28 +38,11 @@ def error_of(capsys, *command):
     return lines[0]
 
 
-def test_old_spellings_are_kept_with_a_note(manifest, tmp_path, capsys, program):
-    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
-    assert run("mvemo", "manifest", "folds", manifest, "--folds", 3, "--out", new) == 0
-    assert capsys.readouterr().err == ""
-    assert run("mvemo", "manifest", "folds", manifest, "--k", 3, "--out", old) == 0
-    assert "note: --k was renamed to --folds" in capsys.readouterr().err
-    assert old.read_bytes() == new.read_bytes()
+def test_an_imported_feature_needs_a_name(manifest, tmp_path, capsys):
     np.save(tmp_path / "x.npy", np.arange(24.0).reshape(12, 2))
-    out = tmp_path / "f.h5"
-    imported = ("mvemo", "cache", "import", out, tmp_path / "x.npy", "--modality", "audio")
-    assert run(*imported, "--manifest", manifest, "--name", "old") == 0
-    assert "note: --name was renamed to --feature" in capsys.readouterr().err
-    assert run(*imported, "--feature", "new") == 0
-    with open_cache(out) as cache:
-        assert cache.names() == ("new", "old")
-    capsys.readouterr()
-    assert "both are given" in error_of(capsys, *imported, "--feature", "a", "--name", "b")
-    assert "needs a name, such as vggish" in error_of(capsys, *imported)
-    for command in (("manifest", "folds"), ("cache", "import")):
-        shown = program("mvemo", *command, "--help").out
-        assert "--k " not in shown
-        assert "--name" not in shown
+    imported = ("mvemo", "cache", "import", tmp_path / "f.h5", tmp_path / "x.npy")
+    options = ("--modality", "audio", "--manifest", manifest)
+    assert "needs a name, such as vggish" in error_of(capsys, *imported, *options)
 
 
 # Words of a command (manifest m, folder tmp), and a part of its only line.

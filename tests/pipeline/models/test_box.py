@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from mvemo.extract.errors import FetchFailed
 from mvemo.extract.nets import build_net
 from mvemo.fuse.final.clip_prediction import ClipPrediction
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests.dimensions import QUADRANTS
 from mvemo.pipeline import cli
 from mvemo.pipeline.desk.serve.library import place_on_map
@@ -25,7 +25,7 @@ from mvemo.pipeline.models.boxed import (
 )
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import PredictSettings
-from mvemo.pipeline.prediction.predictions import legend
+from mvemo.pipeline.prediction.wording import legend
 
 NAMES = ("film-music", "music-video", "songs")
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from feature_samples import frozen_cache, make_table
 
 from mvemo.extract.errors import FetchFailed
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline import cli
 from mvemo.pipeline.model_nets import fetch_model_weights

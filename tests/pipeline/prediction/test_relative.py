@@ -18,7 +18,8 @@ from mvemo.fuse.final.formats import relative_cell, relative_columns
 from mvemo.fuse.final.prediction_records import read_predictions, records
 from mvemo.manifests import read_manifest
 from mvemo.pipeline.prediction import relative
-from mvemo.pipeline.prediction.predictions import predict_features, predictions_table
+from mvemo.pipeline.prediction.predictions import predict_features
+from mvemo.pipeline.prediction.wording import predictions_table
 
 TABLES = st.integers(0, 30).flatmap(
     lambda n: st.lists(st.sampled_from([-3.5, 0.0, 0.1, 0.3, 7.0]), min_size=2 * n, max_size=2 * n)

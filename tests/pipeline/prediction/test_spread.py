@@ -7,7 +7,7 @@ import pytest
 import soundfile
 from stage_samples import run, tiny_model
 
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.pipeline.prediction import spread
 from mvemo.pipeline.prediction.feature_maker import FeatureMaker
 from mvemo.pipeline.prediction.new_clips import NewClip, PredictSettings

@@ -13,12 +13,11 @@ from spread_samples import digest, extract
 from stage_samples import refusal
 
 from mvemo.cache import open_cache, verify_cache
-from mvemo.extract.errors import TrainingDiverged
+from mvemo.extract.errors import TaskFailed, TrainingDiverged
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import cores, run_calls
 from mvemo.extract.workers.process import Call
 from mvemo.manifests.errors import BadOption
-from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import backends
 from mvemo.pipeline.stage_one.backends import early_processes, thread_variables

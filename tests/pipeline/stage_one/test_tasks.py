@@ -6,7 +6,7 @@ import pytest
 from spread_samples import SPREAD, extract
 
 from mvemo.cache import CacheWriter, open_cache
-from mvemo.extract.errors import TrainingDiverged, WorkerDied
+from mvemo.extract.errors import TaskFailed, TrainingDiverged, WorkerDied
 from mvemo.extract.settings import NetSettings, RunSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Worker, run_calls
@@ -15,7 +15,6 @@ from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress
-from mvemo.pipeline.errors import TaskFailed
 from mvemo.pipeline.settings_files import load_settings
 from mvemo.pipeline.stage_one import backends, tasks
 from mvemo.pipeline.stage_one.backends import Backend, job_environments, visible_gpus

@@ -4,7 +4,7 @@ import pytest
 from server_samples import Server, library_of, write_songs
 from starlette.testclient import TestClient
 
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.pipeline.desk.serve.app import Api, make_app
 from mvemo.pipeline.desk.serve.jobs import JobWorker
 from mvemo.pipeline.prediction.new_clips import PredictSettings

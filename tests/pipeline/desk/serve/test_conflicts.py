@@ -10,7 +10,7 @@ import pytest
 from server_samples import TOKEN, Server, library_of, run_all
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests import read_manifest
 from mvemo.manifests.errors import DiskFailed, MvemoError
 from mvemo.pipeline.desk.serve import jobs

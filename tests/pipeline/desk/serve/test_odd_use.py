@@ -15,7 +15,7 @@ import pytest
 import soundfile
 from server_samples import START, TOKEN, Server, library_of, run_all, write_songs
 
-from mvemo.fuse.final.model import load_model
+from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests.errors import BadOption
 from mvemo.pipeline.desk.serve.app import SCHEMA
 from mvemo.pipeline.desk.serve.jobs import Job

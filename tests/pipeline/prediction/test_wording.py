@@ -5,7 +5,7 @@ import pytest
 
 from mvemo.fuse.final.clip_prediction import Caution, ClipPrediction
 from mvemo.pipeline.desk.serve.corrections import Corrections
-from mvemo.pipeline.prediction.judged import judged_in, judged_words
+from mvemo.pipeline.prediction.wording import judged_in, judged_words
 
 
 def labelled(n_right, n):
