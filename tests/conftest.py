@@ -80,6 +80,22 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """Folder of a finished run, with features of 12 clips and a model; no test writes into it."""
+    from stage_samples import tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny_run):
+    """Folder of a model of classes with a tiny net."""
+    return tiny_run / "out" / "model"
+
+
 @pytest.fixture
 def fetched_weights(monkeypatch):
     """Path of a net's real fetched weights; skips where the user has not fetched them."""
