@@ -250,7 +250,8 @@ def embed(day: Day) -> Iterator[Row]:
 
 def loader(day: Day) -> Iterator[Row]:
     """Clips per second that the working cache gives to the device, beside those that train."""
-    settings = day.settings("demo" if day.toy else "paper", "extract.descriptors=[]")
+    nets = ["extract.nets=music1d"] * day.toy
+    settings = day.settings("demo" if day.toy else "paper", "extract.descriptors=[]", *nets)
     n_clips = 12 if day.toy else 192
     table, manifest = write_clips(day, "loader", n_clips, settings)
     plans = [settings.nets[net] for net in settings.extract.nets]

@@ -80,6 +80,22 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory):
+    """Folder of a finished run, with features of 12 clips and a model; no test writes into it."""
+    from stage_samples import tiny_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny_run):
+    """Folder of a model of classes with a tiny net."""
+    return tiny_run / "out" / "model"
+
+
 @pytest.fixture
 def fetched_weights(monkeypatch):
     """Path of a net's real fetched weights; skips where the user has not fetched them."""
@@ -136,19 +152,35 @@ def _marked(item, name):
 
 # Those of most processor time, most first: with one of them at the end, a worker waits.
 LONG_FILES = (
-    "test_study_commands.py",
     "test_page.py",
+    "test_bench.py",
+    "test_plugins.py",
     "test_server.py",
-    "test_examples.py",
+    "test_evaluation.py",
+    "test_study_commands.py",
+    "test_encoder_bench.py",
+    "test_spread.py",
+    "test_beets.py",
+    "test_backends.py",
+    "test_degradations.py",
+    "test_clip_columns.py",
+    "test_calibration.py",
+    "test_experts.py",
+    "test_layer_models.py",
+    "test_tasks.py",
     "test_run.py",
-    "test_pretrained.py",
-    "test_out_of_fold.py",
-    "test_stage_two.py",
-    "test_make.py",
-    "test_pool.py",
+    "test_examples.py",
+    "test_predict.py",
+    "test_odd_use.py",
     "test_leak.py",
-    "test_gpu_path.py",
-    "test_torchvision_video.py",
+    "test_pool.py",
+    "test_initial_loss.py",
+    "test_output_docs.py",
+    "test_tagging.py",
+    "test_soak.py",
+    "test_encoders.py",
+    "test_robustness.py",
+    "test_explain.py",
 )
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from stage_samples import tiny_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -19,14 +18,6 @@ def program(monkeypatch):
     """Put the command mvemo of this environment first."""
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     monkeypatch.setenv("PATH", path)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    """Return the folder of a model of classes with a tiny net."""
-    folder = tmp_path_factory.mktemp("model")
-    tiny_model(folder)
-    return folder / "out" / "model"
 
 
 @pytest.fixture(scope="module")

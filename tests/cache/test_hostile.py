@@ -203,15 +203,3 @@ def test_texts_that_refer_to_one_long_text_are_not_read(tmp_path, monkeypatch):
     path.write_bytes(content[:at] + 100 * content[at : at + 16] + content[at + 1600 :])
     with pytest.raises(BadCache, match="longer than a file of its size may have"):
         read_array(path)
-
-
-def test_texts_of_variable_width_are_not_read(path):
-    change(path, swap("clips/ids", data=["c0"] * 6, dtype=h5py.string_dtype()))
-    (problem,) = verify_cache(path)
-    assert "ids: expected values of fixed width" in problem
-
-
-def test_earlier_schemas_are_refused_with_the_command_that_makes_them_again(path):
-    change(path, state("/", "schema", 1))
-    with pytest.raises(BadCache, match=r"expected schema 2, got 1, .* again with 'mvemo extract'"):
-        open_cache(path)

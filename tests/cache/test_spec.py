@@ -98,13 +98,3 @@ def test_sequences_in_half_precision(path, tmp_path):
         assert cache.specs == (SEQUENCE,)
         np.testing.assert_array_equal(cache.sequence("mel", "c0"), values)
         assert cache.sequence("mel", "c1") is None
-
-
-def test_content_digest_is_sha256_of_the_bytes(tmp_path):
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert content_digest(tmp_path / "abc") == hashlib.sha256(b"abc").hexdigest()
-
-
-def test_no_nan_in_a_key():
-    with pytest.raises(ValueError, match="Out of range float"):
-        digest_of({"x": float("nan")})

@@ -45,8 +45,8 @@ def test_slide_shows_end_with_their_sound(tmp_path, form, times, bframes):
         tmp_path / f"a{suffix}",
         frames=[grey(i) for i in range(len(stamps))],
         times_ms=stamps,
-        sound=sine(60.0, 22050),
-        sr=22050,
+        sound=sine(60.0, 8000),
+        sr=8000,
         options={"bf": bframes, "b_strategy": "0"},
         container_options=options,
     )

@@ -77,7 +77,7 @@ def test_labels_of_the_tested_clips_change_nothing(task, tmp_path):
         with open_cache(path) as cache:
             if turned:
                 cache.table.labels[tested] = cache.table.labels[tested][::-1]
-            found = by_name(evaluate(cache, plain_settings(layers=True, choose_model=True)))
+            found = by_name(evaluate(cache, plain_settings(layers=True)))
         outputs.append([found[name].outputs[tested] for name in (WEIGHTED, BEST)])
         for name in (WEIGHTED, BEST):
             assert np.flatnonzero(~found[name].valid).tolist() == [7]

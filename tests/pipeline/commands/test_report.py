@@ -6,46 +6,37 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from mvemo.fuse import BadFeatures
 from mvemo.pipeline.cli import mvemo
 
+MINE = "clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n"
 
-def test_report_of_predictions(tmp_path):
+
+def test_report_of_predictions(tmp_path, program):
     first, second = tmp_path / "mine.csv", tmp_path / "theirs.csv"
-    first.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
+    first.write_text(MINE)
     second.write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,,\n")
     out = tmp_path / "out"
-    arguments = ["report", "--predictions", first, "--predictions", second, "--out", out]
-    done = CliRunner().invoke(mvemo, [*map(str, arguments), "--name", "my songs"])
-    assert done.exit_code == 0, done.output
-    assert "OTHERS' PREDICTIONS" in done.stdout
-    assert f"report: {out / 'report.html'}" in done.stdout
+    words = ["--predictions", first, "--predictions", second, "--out", out, "--name", "my songs"]
+    shown = program("mvemo", "report", *words).out
+    assert "OTHERS' PREDICTIONS" in shown
+    assert f"report: {out / 'report.html'}" in shown
     held = json.loads((out / "metrics.json").read_text())
-    assert held["name"] == "my songs"
-    assert held["models"]["mine"]["accuracy"]["mean"] == 2 / 3
-    assert held["models"]["theirs"]["accuracy"]["mean"] == 1.0
-    assert held["models"]["theirs"]["predicted"] == 2
+    assert (held["name"], [*held["models"]]) == ("my songs", ["mine", "theirs"])
     files = held["provenance"]["prediction_files"]
     assert [file["name"] for file in files] == ["mine.csv", "theirs.csv"]
-    assert "theirs" in (out / "report.html").read_text(encoding="utf-8")
     # Of one fold there is no test, but a difference on the clips of both.
     (comparison,) = held["comparisons"]
     assert (comparison["model"], comparison["reference"]) == ("mine", "theirs")
     assert (comparison["clips"], comparison["mean"], comparison["p"]) == (2, 0, None)
 
 
-def test_a_report_reads_what_it_writes_but_never_overwrites_it(tmp_path, monkeypatch):
+def test_a_report_is_not_written_over_what_it_reads(tmp_path, monkeypatch, program):
     monkeypatch.chdir(tmp_path)
-    Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
-    done = CliRunner().invoke(mvemo, ["report", "--predictions", "mine.csv"])
-    assert done.exit_code == 0, done.output
-    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
-    again = CliRunner().invoke(mvemo, ["report", "--predictions", "out/predictions.csv"])
-    assert isinstance(again.exception, BadFeatures)
-    assert "give another folder with --out" in str(again.exception)
-    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
-    other = ["report", "--predictions", "out/predictions.csv", "--out", "other"]
-    assert CliRunner().invoke(mvemo, other).exit_code == 0
+    Path("mine.csv").write_text(MINE)
+    program("mvemo", "report", "--predictions", "mine.csv")
+    again = ("mvemo", "report", "--predictions", "out/predictions.csv")
+    assert "give another folder with --out" in program(*again, ends=2).err
+    program(*again, "--out", "other")
     first, second = (json.loads(Path(out, "metrics.json").read_text()) for out in ("out", "other"))
     assert first["models"] == second["models"]
 
@@ -99,7 +90,7 @@ def test_methods_go_to_a_file_or_into_a_folder(tmp_path, monkeypatch):
     def run(*words):
         return CliRunner().invoke(mvemo, ["report", *words])
 
-    Path("mine.csv").write_text("clip_id,label,x,y\na,x,0.9,0.1\nb,y,0.2,0.8\nc,x,0.3,0.7\n")
+    Path("mine.csv").write_text(MINE)
     assert run("--predictions", "mine.csv").exit_code == 0
     text = run("--methods", "out").stdout
     assert "| licence | **missing** | state the licence" in text

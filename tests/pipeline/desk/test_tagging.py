@@ -295,7 +295,7 @@ STEPS = st.lists(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
 def test_sequences(songs, tmp_path_factory, kind, steps):
     """A model of the journal is a stack of taggings, each with what it found and wrote."""

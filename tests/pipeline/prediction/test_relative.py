@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from stage_samples import tiny_model
 
 import mvemo
 from mvemo.fuse.final.clip_prediction import ClipPrediction
@@ -136,16 +135,8 @@ def test_clips_without_a_plane_are_compared_in_one_unit_with_the_others():
     assert relative.compare(mixed) == relative.compare(found)
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A feature file of 12 clips, and a model of it."""
-    folder = tmp_path_factory.mktemp("relative")
-    tiny_model(folder)
-    return folder
-
-
-def test_all_outputs_say_the_same(made, tmp_path, program):
-    features, model = made / "work" / "features.h5", made / "out" / "model"
+def test_all_outputs_say_the_same(tiny_run, model, tmp_path, program):
+    features = tiny_run / "work" / "features.h5"
     predict = ["mvemo", "predict", features, "--model", model, "--relative"]
     table = program(*predict, "--csv", tmp_path / "a.csv").out
     found = json.loads(program(*predict, "--json", "--csv", tmp_path / "a.parquet").out)
@@ -171,9 +162,9 @@ def test_all_outputs_say_the_same(made, tmp_path, program):
     assert not [note for note in manifest.notes if "_score" in note]
 
 
-def test_clips_that_failed_may_leave_too_few(made, capsys):
-    features = made / "work" / "features.h5"
-    model, found = predict_features(made / "out" / "model", features, ("audio", "video"))
+def test_clips_that_failed_may_leave_too_few(tiny_run, model, capsys):
+    features = tiny_run / "work" / "features.h5"
+    model, found = predict_features(model, features, ("audio", "video"))
     lost = [ClipPrediction(p.path, error="?") for p in found[:3]]
     _, compared = relative.compared(model, [*lost, *found[3:]], True, "")
     assert "need at least 10 predicted clips in one call" in capsys.readouterr().err

@@ -65,9 +65,13 @@ class Server:
         return job
 
     def end(self, number=signal.SIGTERM):
+        """End the process, which must not have failed anywhere, and return its exit code."""
         self.client.close()
         self.process.send_signal(number)
-        return self.process.wait(600)
+        code = self.process.wait(600)
+        self.reader.join()
+        assert not any("Traceback" in line for line in self.errors)
+        return code
 
     def _works(self):
         return any(j["state"] in ("waiting", "running") for j in self.get("jobs").json()["jobs"])

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from server_samples import TOKEN, Server, library_of, run_all
+from server_samples import TOKEN, library_of, run_all
 
 from mvemo.fuse.final.clip_prediction import ClipPrediction
 from mvemo.fuse.final.model_files import load_model
@@ -255,13 +255,3 @@ def test_a_model_with_other_classes_is_not_switched_to(worker):
     with pytest.raises(MvemoError, match="--work"):
         worker.use(model_folder("film-music"))
     assert worker.folder == before
-
-
-def test_a_run_without_its_model_is_refused(model, tmp_path, program):
-    run_of = shutil.copytree(model.parent, tmp_path / "run")
-    (run_of / "model").rename(tmp_path / "elsewhere")
-    server = Server(tmp_path / "elsewhere", run_of)
-    assert server.get("models").json()["models"][0]["current"]
-    assert server.end() == 143
-    lines = program("mvemo", "serve", run_of, "--no-open", ends=2).err.splitlines()
-    assert "give --model the model that the run made" in lines[-1]

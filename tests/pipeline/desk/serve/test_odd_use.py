@@ -3,9 +3,6 @@
 import json
 import math
 import shutil
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,7 +10,8 @@ import jsonschema
 import numpy as np
 import pytest
 import soundfile
-from server_samples import START, TOKEN, Server, library_of, run_all, write_songs
+from server_samples import Server, library_of, run_all, write_songs
+from stage_samples import run
 
 from mvemo.fuse.final.model_files import load_model
 from mvemo.manifests.errors import BadOption
@@ -156,7 +154,7 @@ def predicted(model, tmp_path_factory):
     (folder / "out").mkdir()
     file = folder / "out" / "emotions.csv"
     words = ["predict", songs, "--csv", file, "--model", model, "--cache", folder / "cache.h5"]
-    subprocess.run([sys.executable, "-c", START, *words], capture_output=True, check=True)
+    assert run("mvemo", *words) == 0
     return SimpleNamespace(songs=songs, file=file)
 
 
@@ -189,28 +187,3 @@ def test_a_missing_folder_is_told_and_nothing_is_made(tmp_path, program):
     text = program("mvemo", "serve", tmp_path / "nosuch", "--no-open", ends=2).err
     assert text.splitlines()[-1].endswith("nosuch: no such file or folder")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_texts_that_are_not_unicode_and_an_upload_that_breaks_off(model, tmp_path):
-    server = Server(model, write_songs(tmp_path / "songs", 1))
-    song = server.clips()["song0.wav"]
-    body = json.dumps({"label": song["label"], "comment": "\ud800", "annotator": "\udcff"})
-    corrected = server.client.put(f"/api/v1/corrections/{song['id']}", content=body)
-    assert corrected.status_code == 200
-    assert server.get("clips?since=0").status_code == 200
-    assert server.get("corrections").status_code == 200
-    port = int(server.url.rstrip("/").rpartition(":")[2])
-    head = (
-        f"POST /api/v1/clips?name=a.wav HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        f"Authorization: Bearer {TOKEN}\r\nContent-Length: 1000000\r\n\r\n"
-    )
-    uploads = tmp_path / "songs" / ".mvemo" / "uploads"
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(head.encode() + bytes(100_000))
-        while not list(uploads.iterdir()):
-            assert server.get("health").status_code == 200
-    while list(uploads.iterdir()):
-        assert server.get("health").status_code == 200
-    assert server.end() == 143
-    server.reader.join()
-    assert not any("Traceback" in line for line in server.errors)
