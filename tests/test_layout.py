@@ -117,9 +117,9 @@ LAYERS = {
 MOST_LINES = {
     "manifests": 6640,
     "cache": 4660,
-    "extract": 12620,
+    "extract": 12630,
     "fuse": 16090,
-    "pipeline": 11390,  # without the two packages above it
+    "pipeline": 11400,  # without the two packages above it
     "pipeline/desk": 3560,
     "pipeline/studies": 3570,
 }
