@@ -137,7 +137,7 @@ def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
         with backends.dask_backend(request.scheduler, shared) as backend:
             yield backend
     else:
-        yield backends.local_backend(plan.run, request.jobs) if request.jobs > 1 else None
+        yield backends.local_backend(plan.run.device, request.jobs) if request.jobs > 1 else None
 
 
 def _read(
