@@ -34,9 +34,9 @@ def without_picture_nets(plans: list[NetSettings]) -> list[NetSettings]:
 
 def refuse_missing_weights(plans: Sequence[NetSettings], settings: Settings) -> None:
     """Raise `BadOption` for a frozen net whose weights cannot be downloaded."""
-    for plan in plans:
+    for plan in plans if settings.extract.run.protocol == "frozen" else ():
         if not _to_fetch(plan, settings):
-            require_weights(plan, settings.extract.run)
+            require_weights(plan)
 
 
 def fetch_missing_weights(

@@ -20,7 +20,7 @@ from mvemo.cache.spec import content_digest
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import NETS
 from mvemo.extract.nets.parts.cards import PretrainedPackage
-from mvemo.extract.settings import FETCHED, NetSettings, RunSettings
+from mvemo.extract.settings import FETCHED, NetSettings
 from mvemo.extract.store.contents import data_folder
 from mvemo.manifests import files, text_files
 
@@ -104,9 +104,9 @@ def pretrained_path(net: str) -> Path:
     return stored.path
 
 
-def with_fetched_weights(settings: NetSettings, run: RunSettings) -> NetSettings:
+def with_fetched_weights(settings: NetSettings, protocol: str) -> NetSettings:
     """Return the settings; a frozen net without a weight file uses downloaded weights, if any."""
-    if run.protocol == "frozen" and not settings.weights and find_weights(settings.name):
+    if protocol == "frozen" and not settings.weights and find_weights(settings.name):
         return replace(settings, weights=FETCHED)
     return settings
 

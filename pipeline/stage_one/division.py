@@ -15,7 +15,7 @@ from mvemo.manifests.errors import BadOption
 from mvemo.manifests.reader import ManifestOptions
 
 if TYPE_CHECKING:
-    from mvemo.extract.settings import NetSettings, RunSettings
+    from mvemo.extract.settings import NetSettings
     from mvemo.pipeline.settings import Settings
 
 # Name of a net, and the fold to train it for; None if the net is trained only once.
@@ -90,12 +90,12 @@ class ExtractRequest:
 
 
 def trainings_of(
-    nets: Sequence[NetSettings], run: RunSettings, folds: Iterable[int]
+    nets: Sequence[NetSettings], protocol: str, folds: Iterable[int]
 ) -> list[Training]:
     """Return (net, fold) of every net that a protocol trains; ``frozen`` trains none."""
-    if run.protocol == "frozen":
+    if protocol == "frozen":
         return []
-    crossfit = run.protocol == "crossfit"
+    crossfit = protocol == "crossfit"
     per_net = sorted({int(fold) for fold in folds}) if crossfit else [None]
     return [(net.name, fold) for net in nets for fold in per_net]
 

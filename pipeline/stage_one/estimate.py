@@ -148,8 +148,8 @@ def _forecast_net(
         seconds += of_window.training_seconds(net, len(split.train_rows), len(split.val_rows))
     n_bytes = of_window.training_bytes(net)
     if not to_train:
-        device, threads = devices.pick_device(plan.run.device), _threads(plan)
-        n_bytes = of_window.embedding_bytes(net, extract.embed_batch, device, threads)
+        device = devices.pick_device(plan.run.device)
+        n_bytes = of_window.embedding_bytes(net, extract.embed_batch, device, plan.threads)
     trainings: tuple[object, ...] = (len(to_train), len(trained) - len(to_train))
     counts = ("-", "-") if plan.run.protocol == "frozen" else trainings
     weight_bytes = of_window.weight_bytes * len(to_train)
@@ -186,11 +186,7 @@ def _most_seconds(plan: planning.ExtractPlan, of_windows: Sequence[cost.NetCost]
 
 
 def _measured(plan: planning.ExtractPlan, net: NetSettings) -> cost.NetCost:
-    return cost.measure_net(net, plan.run, plan.settings.descriptors, threads=_threads(plan))
-
-
-def _threads(plan: planning.ExtractPlan) -> int:
-    return backends.threads_of(plan.request.jobs)
+    return cost.measure_net(net, plan.run, plan.settings.descriptors, threads=plan.threads)
 
 
 def _n_processes(plan: planning.ExtractPlan) -> int:

@@ -51,8 +51,13 @@ class ExtractPlan:
         return self.request.work
 
     @property
+    def threads(self) -> int:
+        """Number of torch threads in each process; 0 for that of this process."""
+        return backends.threads_of(self.request.jobs)
+
+    @property
     def trainings(self) -> list[division.Training]:
-        return division.trainings_of(self.nets, self.run, self.table.folds)
+        return division.trainings_of(self.nets, self.run.protocol, self.table.folds)
 
     def part(self, rows: Sequence[int]) -> ExtractPlan:
         """Return the plan of some clips."""
@@ -86,7 +91,7 @@ class ExtractPlan:
         if scheduler:
             return f"on the workers of {scheduler}"
         device = devices.pick_device(self.run.device)
-        where = devices.describe_device(device, self.run.precision, backends.threads_of(jobs))
+        where = devices.describe_device(device, self.run.precision, self.threads)
         processes = f"in up to {jobs} processes, each " if jobs > 1 else ""
         return f"{processes}on {where}"
 
@@ -96,7 +101,7 @@ def plan_extract(request: division.ExtractRequest) -> ExtractPlan:
     settings, work, out = request.settings, request.work, request.out
     run = settings.extract.run
     devices.pick_device(run.device)
-    nets = [with_fetched_weights(settings.nets[name], run) for name in settings.extract.nets]
+    nets = [with_fetched_weights(settings.nets[n], run.protocol) for n in settings.extract.nets]
     starting_weights.refuse_missing_weights(nets, settings)
     if request.manifest is None:
         from mvemo.manifests import demo

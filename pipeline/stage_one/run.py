@@ -10,7 +10,7 @@ from mvemo.extract import TrainingDiverged
 from mvemo.extract.settings import NetSettings
 from mvemo.extract.training import devices
 from mvemo.extract.workers.pool import stop_workers
-from mvemo.manifests import write_folds
+from mvemo.manifests import Manifest, write_folds
 from mvemo.manifests.errors import BadOption, MvemoError
 from mvemo.pipeline.clips import media_files
 from mvemo.pipeline.console.messages import note_resumable, tell, tell_note, tell_notes
@@ -111,7 +111,7 @@ def _write(plan: ExtractPlan, part: ExtractPlan, path: Path) -> summary.ExtractS
             names = features.features
         failures = writer.failures
     if spread is not None and frozen:
-        _tell_same_files(plan, path, names)
+        _tell_same_files(plan.manifest, path, names)
     if diverged:
         raise _divergence(plan, path, diverged, names)
     # A later run retries failures other than decoding, and weights that could not be downloaded.
@@ -137,7 +137,7 @@ def _backend(plan: ExtractPlan) -> Iterator[backends.Backend | None]:
         with backends.dask_backend(request.scheduler, shared) as backend:
             yield backend
     else:
-        yield backends.local_backend(plan.run, request.jobs) if request.jobs > 1 else None
+        yield backends.local_backend(plan.run.device, request.jobs) if request.jobs > 1 else None
 
 
 def _read(
@@ -153,7 +153,7 @@ def _read(
     return features
 
 
-def _tell_same_files(plan: ExtractPlan, path: Path, names: Sequence[str]) -> None:
+def _tell_same_files(manifest: Manifest, path: Path, names: Sequence[str]) -> None:
     """Print notes on identical files, which are known by the keys of their rows of features.
 
     Only workers know the digests of the files, but rows of identical files have equal keys.
@@ -163,7 +163,7 @@ def _tell_same_files(plan: ExtractPlan, path: Path, names: Sequence[str]) -> Non
         keys = zip(*(cache.keys(spec.name, spec.fold) for spec in named), strict=True)
         content = dict(zip(cache.table.clip_ids, map(b"".join, keys), strict=False))
     keys_of = {clip: key.decode() for clip, key in content.items()}
-    tell_notes(media_files.same_file_notes(plan.manifest, keys_of))
+    tell_notes(media_files.same_file_notes(manifest, keys_of))
 
 
 def _runnable(features: steps.FeatureWriter) -> tuple[list[NetSettings], list[str]]:

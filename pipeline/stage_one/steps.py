@@ -99,7 +99,7 @@ class FeatureWriter:
         `frozen` is the net, if it is frozen and already loaded.
         """
         usable, run, table = self.media.usable(net), self.plan.run, self.plan.table
-        chosen = self.trainings or trainings_of([net], run, table.folds)
+        chosen = self.trainings or trainings_of([net], run.protocol, table.folds)
         trainings = [fold for name, fold in chosen if name == net.name]
         trained_folds = {fold for fold in trainings if fold is not None}
         # Frozen nets are not trained, so the bar counts clips instead of nets.

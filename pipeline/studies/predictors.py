@@ -231,7 +231,7 @@ def train_ahead(study: Study, trainings: Sequence[NetTraining]) -> None:
         return
     train = "mvemo.pipeline.studies.predictors:train_missing"
     calls = [process.Call(train, (each,), parts=True) for each in missing.values()]
-    environments = job_environments(jobs, study.settings.extract.run)
+    environments = job_environments(jobs, study.settings.extract.run.device)
     with Progress(f"train in {jobs} processes", len(calls), "net") as bar:
         for outcome in pool.run_calls(calls, environments=environments):
             if outcome.last:

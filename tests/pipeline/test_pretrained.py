@@ -64,7 +64,7 @@ def test_fetched_weights_are_used_where_frozen_and_no_file_is_named(
     net, protocol, weights, used, fetched
 ):
     settings = NetSettings(net, weights=weights)
-    assert with_fetched_weights(settings, RunSettings(protocol=protocol)).weights == used
+    assert with_fetched_weights(settings, protocol).weights == used
 
 
 def test_a_net_to_be_trained_can_start_from_them(fetched):

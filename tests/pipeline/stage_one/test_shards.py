@@ -23,10 +23,10 @@ def test_every_clip_and_every_training_is_of_one_shard():
     assert min(map(len, rows)) > 900
     settings = load_settings("paper")
     nets = [settings.nets[name] for name in ("c3d", "i3d", "music1d")]
-    trainings = trainings_of(nets, settings.extract.run, [0, 1, 2, 0, 1])
+    trainings = trainings_of(nets, settings.extract.run.protocol, [0, 1, 2, 0, 1])
     assert len(trainings) == 9
     shared = load_settings("paper", ["extract.protocol=shared"]).extract.run
-    assert trainings_of(nets[:1], shared, [0, 1]) == [("c3d", None)]
+    assert trainings_of(nets[:1], shared.protocol, [0, 1]) == [("c3d", None)]
     # Jobs of other versions have the same clips.
     assert Shard(1, 2).rows("ade") == [0, 2]
     assert sorted(t for s in shards for t in s.trainings(trainings)) == sorted(trainings)

@@ -7,7 +7,7 @@ from spread_samples import SPREAD, extract
 
 from mvemo.cache import CacheWriter, open_cache
 from mvemo.extract.errors import TaskFailed, TrainingDiverged, WorkerDied
-from mvemo.extract.settings import NetSettings, RunSettings
+from mvemo.extract.settings import NetSettings
 from mvemo.extract.workers import pool
 from mvemo.extract.workers.pool import Worker, run_calls
 from mvemo.extract.workers.process import Call
@@ -138,7 +138,7 @@ def test_rows_that_a_task_says_it_wrote_must_be_there(sounds, tmp_path, monkeypa
 def test_processes_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(backends, "cores", lambda: 16)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    environments = job_environments(4, RunSettings(device="cpu"))
+    environments = job_environments(4, "cpu")
     assert [e["OMP_NUM_THREADS"] for e in environments] == ["4"] * 4
     assert "CUDA_VISIBLE_DEVICES" not in environments[0]
     import torch
@@ -146,7 +146,7 @@ def test_processes_share_cores_and_gpus(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
-    environments = job_environments(4, RunSettings())
+    environments = job_environments(4, "auto")
     assert [e["CUDA_VISIBLE_DEVICES"] for e in environments] == ["4", "5", "7", "4"]
     # Two workers at work report their device.
     report = Call("os:getenv", ("CUDA_VISIBLE_DEVICES",))
