@@ -1,6 +1,7 @@
 """A real `mvemo serve` process with a folder of songs, for tests."""
 
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -45,6 +46,17 @@ class Server:
 
     def get(self, path, **options):
         return self.client.get(f"/api/v1/{path}", **options)
+
+    def announce_upload(self, size):
+        """Return a connection on which an upload of so many bytes was announced, and none sent."""
+        port = int(self.url.rstrip("/").rpartition(":")[2])
+        head = (
+            f"POST /api/v1/clips?name=a.wav HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"Authorization: Bearer {TOKEN}\r\nContent-Length: {size}\r\n\r\n"
+        )
+        connection = socket.create_connection(("127.0.0.1", port))
+        connection.sendall(head.encode())
+        return connection
 
     def clips(self):
         """Return the clips by name once all are predicted."""

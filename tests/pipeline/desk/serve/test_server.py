@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -267,8 +266,8 @@ def test_a_killed_server_leaves_everything(model, tmp_path, program):
         assert first.client.put(f"/api/v1/corrections/{clip_id}", json={"label": label}).is_success
     second = program("mvemo", *first.process.args[3:-4], "--port", "0", ends=2)
     assert "another mvemo serve uses it" in second.err.splitlines()[-1]
-    large = first.client.post("/api/v1/clips?name=a.wav", content=bytes(1_000_001))
-    assert large.status_code == 413
+    with first.announce_upload(1_000_001) as large:
+        assert large.recv(100).startswith(b"HTTP/1.1 413 ")
     pieces = (bytes(100_000) for _ in range(11))
     streamed = first.client.post("/api/v1/clips?name=a.wav", content=pieces)
     assert streamed.status_code == 413
@@ -347,15 +346,10 @@ def test_texts_that_are_not_unicode_and_an_upload_that_breaks_off(server):
     assert corrected.status_code == 200
     assert server.get("clips?since=0").status_code == 200
     assert server.get("corrections").status_code == 200
-    port = int(server.url.rstrip("/").rpartition(":")[2])
-    head = (
-        f"POST /api/v1/clips?name=a.wav HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
-        f"Authorization: Bearer {TOKEN}\r\nContent-Length: 1000000\r\n\r\n"
-    )
     uploads = server.folder / ".mvemo" / "uploads"
     before = {*uploads.iterdir()}
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(head.encode() + bytes(100_000))
+    with server.announce_upload(1_000_000) as client:
+        client.sendall(bytes(100_000))
         while not {*uploads.iterdir()} - before:
             assert server.get("health").status_code == 200
     while {*uploads.iterdir()} - before:
