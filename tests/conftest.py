@@ -151,41 +151,15 @@ def _marked(item, name):
 
 
 # Those of most processor time, most first: with one of them at the end, a worker waits.
-LONG_FILES = (
-    "test_page.py",
-    "test_bench.py",
-    "test_plugins.py",
-    "test_server.py",
-    "test_evaluation.py",
-    "test_study_commands.py",
-    "test_encoder_bench.py",
-    "test_spread.py",
-    "test_beets.py",
-    "test_backends.py",
-    "test_degradations.py",
-    "test_clip_columns.py",
-    "test_calibration.py",
-    "test_experts.py",
-    "test_layer_models.py",
-    "test_tasks.py",
-    "test_run.py",
-    "test_examples.py",
-    "test_predict.py",
-    "test_odd_use.py",
-    "test_leak.py",
-    "test_pool.py",
-    "test_initial_loss.py",
-    "test_output_docs.py",
-    "test_tagging.py",
-    "test_soak.py",
-    "test_encoders.py",
-    "test_robustness.py",
-    "test_explain.py",
-)
+LONG_FILES = """
+page bench evaluation plugins server study_commands spread layer_models beets degradations
+backends calibration experts clip_columns run soak tasks pool examples i3d pictures output_docs
+initial_loss predict tagging compare_runs odd_use leak encoders uncertainty explain robustness
+"""
 
 
 def pytest_collection_modifyitems(items):
-    rank = {name: i for i, name in enumerate(LONG_FILES)}
+    rank = {f"test_{name}.py": i for i, name in enumerate(LONG_FILES.split())}
     items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
     gpu = [item for item in items if _marked(item, "gpu")]
     if gpu and not (find_spec("torch") and importlib.import_module("torch").cuda.is_available()):

@@ -65,7 +65,7 @@ def run(program, *arguments):
     main = cli.main_cv if program == "mvemo-cv" else cli.main
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", [program, *(str(a) for a in arguments)])
-        if arguments[0] == "extract":
+        if arguments[0] in ("extract", "study"):
             # Starting a worker process takes longer than its task in most tests.
             patch.setattr("mvemo.pipeline.stage_one.run.stop_workers", lambda: None)
         with pytest.raises(SystemExit) as stop:
