@@ -39,6 +39,8 @@ SCHEMA = Path(__file__).with_name("openapi.json")
 MOST_WAIT, LOOK = 25.0, 0.1
 # Largest JSON body in bytes.
 MOST_JSON = 1 << 20
+# Longest pause in seconds of a client that still sends what is refused.
+MOST_PAUSE = 2.0
 # Names of media types that differ from the suffix; the system's list may lack them.
 TYPES = {
     **{".avi": "x-msvideo", ".mkv": "x-matroska", ".mov": "quicktime", ".mp3": "mpeg"},
@@ -103,12 +105,17 @@ class Api:
             handler = handlers["GET" if request.method == "HEAD" else request.method]
             try:
                 found = await handler(request)
+            except HTTPException as error:
+                found = await _http_error(request, error)
             except tuple(STATUS) as error:
                 of_kind = next(n for kind, n in STATUS.items() if isinstance(error, kind))
                 status = getattr(error, "status", of_kind)  # `NotTaken` states its own
                 text = f"unknown id {error}" if isinstance(error, KeyError) else str(error)
-                return _error(status, text, {"Retry-After": "2"} if status == 429 else None)
-            return found if isinstance(found, Response) else Json(found)
+                found = _error(status, text, {"Retry-After": "2"} if status == 429 else None)
+            found = found if isinstance(found, Response) else Json(found)
+            if found.status_code >= 400:
+                await _read_rest(request)
+            return found
 
         return answer
 
@@ -215,7 +222,6 @@ class Api:
         return Json({"job": job.record(), "clip": self.library.get(clip_id)}, 202)
 
     def _too_large(self, name: str) -> Response:
-        # The rest of the body is not read.
         text = f"{name}: is larger than {self.most_upload / 1e6:.0f} MB (--max-upload)"
         return _error(413, text, {"Connection": "close"})
 
@@ -372,6 +378,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 async def _bug(request: Request, error: Exception) -> Response:
     return _error(500, f"the server has a fault, see its log: {type(error).__name__}")
+
+
+async def _read_rest(request: Request) -> None:
+    """Read what a client still sends: a browser sees an answer only after it has sent all."""
+    if "expect" in request.headers:
+        return  # the client waits for the answer before it sends
+    rest = request.stream()
+    with suppress(StopAsyncIteration, TimeoutError, ClientDisconnect, RuntimeError):
+        while True:
+            with anyio.fail_after(MOST_PAUSE):
+                await anext(rest)
 
 
 def _error(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -47,11 +47,11 @@ class Server:
     def get(self, path, **options):
         return self.client.get(f"/api/v1/{path}", **options)
 
-    def announce_upload(self, size):
+    def announce_upload(self, size, path="clips?name=a.wav"):
         """Return a connection on which an upload of so many bytes was announced, and none sent."""
         port = int(self.url.rstrip("/").rpartition(":")[2])
         head = (
-            f"POST /api/v1/clips?name=a.wav HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
+            f"POST /api/v1/{path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n"
             f"Authorization: Bearer {TOKEN}\r\nContent-Length: {size}\r\n\r\n"
         )
         connection = socket.create_connection(("127.0.0.1", port))

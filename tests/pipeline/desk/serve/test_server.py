@@ -268,6 +268,11 @@ def test_a_killed_server_leaves_everything(model, tmp_path, program):
     assert "another mvemo serve uses it" in second.err.splitlines()[-1]
     with first.announce_upload(1_000_001) as large:
         assert large.recv(100).startswith(b"HTTP/1.1 413 ")
+    # A client that sends everything before it reads still sees the answer.
+    for path, status in (("clips?name=a.wav", 413), ("clips?name=a.txt", 415), ("playlists", 413)):
+        with first.announce_upload(30_000_000, path) as large:
+            large.sendall(bytes(30_000_000))
+            assert large.recv(100).startswith(f"HTTP/1.1 {status} ".encode())
     pieces = (bytes(100_000) for _ in range(11))
     streamed = first.client.post("/api/v1/clips?name=a.wav", content=pieces)
     assert streamed.status_code == 413
