@@ -218,7 +218,7 @@ def _checked(p: Predictions, from_logits: bool) -> Predictions:
             n_divided += divided
         checked[model] = np.array(rows)
     notes = (*p.notes, *divided_note(n_divided, n * len(outputs)))
-    labels, folds = np.asarray(p.y_true).astype(kind.dtype), folds.astype(np.int64)
+    labels, folds = y_true.astype(kind.dtype), folds.astype(np.int64)
     return replace(p, y_true=labels, folds=folds, outputs=checked, notes=notes)
 
 

@@ -219,7 +219,7 @@ class RatingFormat(Format):
             low, high = self.model.ends(name)
             if of["low"] is not None and of["high"] is not None:
                 widths.append((of["high"] - of["low"]) / (high - low or 1.0))
-        doubt = min(math.fsum(widths) / len(widths), 1.0) if widths else None
+        doubt = math.fsum(widths) / len(widths) if widths else None
         if confidence is not None:
             doubt = 1 - confidence
         found = {"quadrant": quadrant, "confidence": confidence, "doubt": doubt}

@@ -27,11 +27,12 @@ from mvemo.cache import BadCache, CacheWriter, diff_caches, open_cache, rewrite
 from mvemo.cache.cache_file import CacheFile
 from mvemo.cache.maintenance import merge_caches, remove_features, select_features
 from mvemo.cache.parts import locked_cache
-from mvemo.cache.schema import write_table
+from mvemo.cache.schema import table_checksum, write_table
 from mvemo.cache.untrusted import PlainArray
 from mvemo.cache.verify import verify_cache, verify_untrusted
 
 SPECS = [SEQUENCE, VECTOR, *(replace(crossfit(f, CLIPS), name="i3d") for f in range(2))]
+SPLIT = replace(CLIPS, folds=np.full(6, -1), k=0, fold_seed=0, splits=np.array([0, 0, 1, 1, 2, 2]))
 JOBS = [(spec, clip) for spec in range(len(SPECS)) for clip in CLIPS.clip_ids]
 
 
@@ -173,6 +174,9 @@ def test_undamaged_sources_are_read_once(path, tmp_path, monkeypatch):
     fill(tmp_path / "c.h5", CLIPS, replace(VECTOR, name="vggish"))
     merge_caches([path, tmp_path / "c.h5"], tmp_path / "m.h5")
     assert verify_cache(tmp_path / "m.h5") == []
+    monkeypatch.delattr(CacheFile, "stored")  # it reads values that are not copied
+    fill(tmp_path / "d.h5", CLIPS, SEQUENCE)
+    merge_caches([tmp_path / "c.h5", tmp_path / "d.h5"], tmp_path / "n.h5")
 
 
 def test_damage_of_rows_that_are_left_out_does_not_matter(path, tmp_path):
@@ -243,6 +247,28 @@ def test_clips_that_are_no_longer_listed_go(path):
         assert len(cache.sequence("mel", "c3")) == 4
     with pytest.raises(BadCache, match="none of its 4 clips"):
         select_features(path, names, path, clips=["new"])
+
+
+@pytest.mark.parametrize("clips", [CLIPS, SPLIT])
+def test_new_groups_that_divide_folds_or_splits_leave_none(tmp_path, clips):
+    fill(tmp_path / "x.h5", clips, VECTOR)
+    found = []
+    for groups in ({"c0": "new", "c1": "new"}, {"c1": "g1"}):
+        select_features(tmp_path / "x.h5", ["music1d"], tmp_path / "y.h5", groups=groups)
+        assert verify_cache(tmp_path / "y.h5") == []
+        with open_cache(tmp_path / "y.h5") as cache:
+            found.append(cache.table)
+    kept = replace(clips, groups=("new", "new", *clips.groups[2:]), digest="")
+    assert table_checksum(found[0]) == table_checksum(kept)
+    none = {"folds": np.full(6, -1), "k": 0, "fold_seed": 0, "splits": None}
+    assert table_checksum(found[1]) == table_checksum(
+        replace(kept, groups=("g0", *["g1"] * 3, "g2", "g2"), **none)
+    )
+
+
+def test_new_groups_that_divide_the_folds_of_nets_are_refused(path, tmp_path):
+    with pytest.raises(BadCache, match="the nets of c3d were trained for folds that divide the"):
+        select_features(path, ["c3d"], tmp_path / "y.h5", groups={"c1": "g1"})
 
 
 def test_differences_of_values_clips_and_parameters(path, tmp_path):

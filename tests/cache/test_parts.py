@@ -1,17 +1,20 @@
 """One writer at a time, also when it is killed at any moment."""
 
+import errno
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import cache_samples
+import filelock
 import pytest
 from cache_samples import VECTOR, contents, current, fill, put, row, table, unfinished
 
 from mvemo.cache import CacheBusy, CacheWriter, open_cache, verify_cache
 from mvemo.cache.maintenance import merge_caches, repair_cache
-from mvemo.manifests.errors import MissingFile
+from mvemo.manifests.errors import MissingFile, MvemoError
 
 SAMPLES = str(Path(cache_samples.__file__).parent)
 CLIPS = table(f"c{i}" for i in range(100))
@@ -49,6 +52,17 @@ def test_a_second_writer_is_told_who_holds_the_cache(tmp_path, path):
                 use(*arguments)
         assert open_cache(path).present("music1d").all()
     assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "features.h5.lock"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ENOLCK, "No locks available"), NotImplementedError("No locks available")],
+)
+def test_a_file_system_without_locks_is_told(path, monkeypatch, error):
+    monkeypatch.setattr(filelock.FileLock, "acquire", Mock(side_effect=error))
+    message = r"cannot be locked for writing \(No locks available\): .* set MVEMO_NO_LOCK=1"
+    with pytest.raises(MvemoError, match=message):
+        CacheWriter(path, table())
 
 
 def test_readers_see_the_file_last_closed(path):

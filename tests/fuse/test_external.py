@@ -211,6 +211,11 @@ def test_ratings_and_their_truth(tmp_path):
     assert predictions.y_true.tolist() == [[1, 3], [2, 1], [4, 2]]
     (model,) = results_of_predictions(predictions).models
     assert model.per_output["mae"] == pytest.approx([2 / 3, 1 / 3])
+    # The true values of a single target may be a vector.
+    changes = {"classes": ("valence",), "y_true": predictions.y_true[:, 0]}
+    changes["outputs"] = {"x": predictions.outputs["x"][:, :1]}
+    (model,) = results_of_predictions(dataclasses.replace(predictions, **changes)).models
+    assert model.per_output["mae"] == pytest.approx([2 / 3])
 
 
 def test_hard_labels_are_certain(tmp_path):

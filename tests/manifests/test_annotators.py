@@ -63,6 +63,10 @@ def test_clips_without_deviation_and_noise_above_the_variance_of_the_labels():
     clips = [Clip(f"{i}", "", (i / 100,), "", extra=(("x deviation", "5"),)) for i in range(9)]
     (ceiling,) = limits(Manifest("m", "regression", ("x",), tuple(clips), Path()), annotators=2)
     assert ceiling.scores == {"r2": 0, "pearson_r": 0}
+    facts = np.array([[2, 1.0, 0.5]] * 9)  # annotators, deviation, residual
+    (constant,) = ceilings_of("regression", ("x",), np.ones((9, 1)), facts)
+    assert (constant.scores, constant.ratio, constant.icc) == ({}, np.inf, None)
+    assert constant.sentence().endswith("no ceiling is defined, because all labels are equal")
 
 
 UNKNOWN = {"annotators": "5", "y deviation": "1"}

@@ -41,6 +41,7 @@ def rows_of(path, content):
             '# x: y\na,b\n\n"x\ny",2\n,\nz,3\n',
             ((2, ["a", "b"]), (4, ["x\ny", "2"]), (7, ["z", "3"])),
         ),
+        ('lyrics\n"you\nand me"\n', ((1, ["lyrics"]), (2, ["you\nand me"]))),
         # A comma in quotes separates no cells.
         ('path;"high, low"\na;0.5\n', ((1, ["path", "high, low"]), (2, ["a", "0.5"]))),
         ("sep=|\n\na|b,c\n", ((3, ["a", "b,c"]),)),

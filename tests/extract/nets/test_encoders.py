@@ -21,6 +21,7 @@ from encoder_samples import (
 
 from mvemo.extract.errors import BadWeights
 from mvemo.extract.nets import AudioInput, VideoInput, add_encoders, weights_digest
+from mvemo.extract.nets.parts.encoder_names import parse_entry
 from mvemo.manifests.errors import BadFile, BadOption, MissingFile
 
 TOWERS = {"clap": "audio_model", "clip": "vision_model", "siglip": "vision_model", "vit": "vit"}
@@ -251,3 +252,18 @@ def test_the_name_of_a_folder_keeps_the_folder_between_processes():
     other = pickle.loads(pickle.dumps({name: name}))["MERT-layer4"]
     assert (other, other.path, other.facts.layer) == (name, Path("models/MERT"), 4)
     assert other != add_encoders(["hf:others/MERT@4"])[0]
+
+
+def test_the_files_of_an_encoder_are_known(tmp_path):
+    (tmp_path / "mert").mkdir()
+    for name in ("mert/b.json", "mert/a.bin", "my.net.toml", "my.net.onnx", "my.onnx", "w.pt"):
+        (tmp_path / name).touch()
+    for entry, names in (
+        (f"hf:{tmp_path}/mert@all", ["a.bin", "b.json"]),
+        (f"onnx:{tmp_path}/my.net.onnx", ["my.net.onnx", "my.net.toml"]),
+        (f"hear:module@{tmp_path}/w.pt", ["w.pt"]),
+        ("hear:module", []),
+        ("timm:resnet18", []),
+    ):
+        (encoder,) = parse_entry(entry)
+        assert [path.name for path in encoder.files()] == names

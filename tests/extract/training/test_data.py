@@ -71,5 +71,7 @@ def test_a_processor_keeps_descriptors_that_it_has_room_for(monkeypatch):
     for wanted, (_, raw) in zip(expected, kept.ahead(groups), strict=True):
         torch.testing.assert_close(raw, wanted, rtol=0, atol=0, equal_nan=True)
     assert not n_read
-    monkeypatch.setattr(data, "MAIN", 100)
-    assert batches_for(read, rows, torch.device("cpu")) is read
+    size = sum(raw.nbytes for raw in expected)
+    for room, is_kept in ((size, True), (size - 1, False)):
+        monkeypatch.setattr(data, "MAIN", room)
+        assert (batches_for(read, rows, torch.device("cpu")) is not read) == is_kept

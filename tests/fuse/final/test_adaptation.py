@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from feature_samples import features, frozen_cache, make_table
 from fuse_samples import built
+from output_samples import output_cache, output_features, output_table
 from scipy.special import logsumexp
 
 from mvemo.fuse import Clips, task_of
@@ -103,6 +104,20 @@ def test_anchors_keep_the_answers_on_other_clips(model, vectors):
         np.abs(first_of(predictor_outputs(one, vectors))[rest] - old).sum() for one in (kept, free)
     ]
     assert moved[0] < 0.8 * moved[1]
+
+
+def test_ratings_of_clips_that_are_left_out_change_nothing(tmp_path):
+    table = output_table("regression")
+    model, _ = built(output_cache(tmp_path / "f.h5", table))
+    vectors = {(s.name, None): output_features(table, s.name).astype(float) for s in model.specs}
+    rows, heads = np.arange(N) < 40, []
+    for extreme in (0.0, 5.0):
+        labels = table.labels[:N] + extreme * ~rows[:, None]
+        clips = Clips(task_of("regression"), labels, table.groups[:N], np.full(N, -1), 2)
+        heads.append(Adaptation(model, vectors, clips).adapted(rows, 1.0).heads.heads)
+    for one, other in zip(*heads, strict=True):
+        np.testing.assert_array_equal(one.coef, other.coef)
+        np.testing.assert_array_equal(one.ends, other.ends)
 
 
 def test_one_group_is_not_cross_validated(model, vectors):

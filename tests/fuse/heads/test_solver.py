@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 
-from mvemo.fuse import Clips, Fit, HeadSettings, fit_heads, models_of, task_of
+from mvemo.fuse import BadFeatures, Clips, Fit, HeadSettings, fit_heads, models_of, task_of
 from mvemo.fuse.features import Matrix, matrix_of
 from mvemo.fuse.heads import solver
 from mvemo.fuse.heads.blocks import Block, Spectrum, spectrum_of
@@ -128,3 +128,12 @@ def test_heads_of_streamed_features_and_clips_that_no_head_is_trained_on(task):
         np.testing.assert_allclose(of_spoilt[0][i].coef, plain[0][i].coef, atol=2e-3)
         np.testing.assert_allclose(streamed[1][i], plain[1][i], atol=5e-3)
         np.testing.assert_allclose(plain[0][i].predict(x[fit.predict]), plain[1][i], atol=1e-4)
+
+
+@pytest.mark.parametrize(("fold", "name"), [(None, "all clips"), (1, "fold 1")])
+def test_training_clips_of_one_class_are_refused(fold, name):
+    clips = Clips(task_of("multiclass"), np.array([0, 0, 1]), tuple("abc"), np.array([0, 0, 1]), 2)
+    (model,) = models_of({"pitch": "audio"})
+    fit, matrices = Fit(model, fold, clips.folds == 0, 0.1), {"pitch": matrix_of(np.eye(3))}
+    with pytest.raises(BadFeatures, match=f"^pitch, {name}: expected at least 2 .*, got 1$"):
+        fit_heads([fit], matrices, clips)

@@ -68,7 +68,7 @@ def test_a_regular_rhythm_repeats_at_the_tempo():
         lag = round(0.5 * SR / 220)
         return float(energy[lag:] @ energy[:-lag] / (energy @ energy))
 
-    assert periodicity(1.0) > 0.5 > periodicity(0.0) + 0.2
+    assert periodicity(1.0) > 0.7 > periodicity(0.0) + 0.5
 
 
 def test_mode_decides_the_third():

@@ -18,7 +18,9 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path):
     assert manifest.labels.tolist() == [[1, 0], [0, 1], [0, 1]]
     assert manifest.clip_ids == manifest.groups == SONGS
     assert manifest.clips[0].path == "CAL500_32kps/2pac-trapped.mp3"
-    assert scan.notes()[0].endswith("has 502 clips and 174 tags; this copy has 3 and 6")
+    published, chosen = scan.notes()[:2]
+    assert published.endswith("has 502 clips and 174 tags; this copy has 3 and 6")
+    assert chosen == "this copy has 2 of the 18 published emotion tags"
     write_manifest(manifest, tmp_path / "songs.csv")
     assert read_manifest(tmp_path / "songs.csv").digest == manifest.digest
 
@@ -34,6 +36,7 @@ def test_songs_have_their_emotions_and_are_groups(tmp_path):
 def test_other_tags(tmp_path, tags, classes):
     scan = scan_clips(make_cal500(tmp_path), select=Selection(tags=tags))
     assert scan.manifest.classes == classes
+    assert "published emotion tags" not in " ".join(scan.notes())
 
 
 def test_songs_without_sound_and_sound_without_song_are_told(tmp_path):
