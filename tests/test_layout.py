@@ -120,7 +120,7 @@ MOST_LINES = {
     "extract": 12630,
     "fuse": 16090,
     "pipeline": 11400,  # without the two packages above it
-    "pipeline/desk": 3560,
+    "pipeline/desk": 3580,
     "pipeline/studies": 3570,
 }
 
