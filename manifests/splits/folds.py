@@ -262,8 +262,7 @@ def _move(
 ) -> bool:
     """Move single groups of `order` if this decreases the sum; return True if any group moved."""
     sizes = np.bincount(part, minlength=len(excess))
-    gained = False
-    start = 0
+    gained, start = False, 0
     while start < len(order):
         # Few groups move, so many are tried at once with the same excess.
         tried = order[start : start + _BATCH]
@@ -278,7 +277,12 @@ def _move(
             start += len(tried)
             continue
         first = int(better.argmax())
-        g, to, source = tried[first], best[first], current[first]
+        g, source = tried[first], current[first]
+        # Rounding decides between equally good parts, so these are the products of one group.
+        leave = (weight[g] - 2.0 * excess[source] @ group_shares[g]) / shares[source]
+        growth = (2.0 * excess @ group_shares[g] + weight[g]) / shares + leave
+        growth[source] = 0.0
+        to = growth.argmin()
         excess[source] -= group_shares[g]
         excess[to] += group_shares[g]
         sizes[source] -= 1

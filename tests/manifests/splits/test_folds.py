@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mvemo.manifests import BadManifest, fold_notes, holdout_split, inner_split, make_folds
+from mvemo.manifests.splits.folds import _move
 
 
 def random_case(seed, task, n=120, n_groups=30):
@@ -178,3 +179,28 @@ def test_new_groups_even_out_the_folds():
     earlier = {str(i): 0 for i in (*range(10), *range(30, 40))}
     folds = make_folds(labels, groups, 3, 0, "multiclass", earlier=earlier)
     assert [np.bincount(folds[labels == c]).tolist() for c in (0, 1)] == [[10] * 3, [10] * 3]
+
+
+@pytest.mark.parametrize("seed", [13, 34, 59, 95])
+def test_groups_tried_at_once_move_like_groups_tried_one_by_one(seed):
+    """Rounding decides between equally good folds, so it must be that of single groups."""
+    rng, n, shares = np.random.default_rng(seed), 60, np.full(6, 1 / 6)
+    stratum, size = rng.integers(0, 3, n), rng.integers(1, 3, n)
+    counts = np.column_stack([(stratum[:, None] == range(3)) * size[:, None], size])
+    group_shares = counts / counts.sum(axis=0)
+    weight, part = np.square(group_shares).sum(axis=1), rng.integers(0, 6, n)
+    excess = np.array([group_shares[part == p].sum(axis=0) for p in range(6)]) - 1 / 6
+    order, expected, left = rng.permutation(n), part.copy(), excess.copy()
+    for g in order:
+        old = expected[g]
+        leave = (weight[g] - 2.0 * left[old] @ group_shares[g]) / shares[old]
+        change = (2.0 * left @ group_shares[g] + weight[g]) / shares + leave
+        change[old] = 0.0
+        new = change.argmin()
+        if change[new] < -1e-12 and (expected == old).sum() > 1:
+            left[old] -= group_shares[g]
+            left[new] += group_shares[g]
+            expected[g] = new
+    assert _move(group_shares, weight, shares, part, excess, order)
+    assert part.tolist() == expected.tolist()
+    assert np.array_equal(excess, left)

@@ -58,6 +58,14 @@ def test_dimensions_from_import_to_heads_and_comparison(cache, tmp_path, program
     predictions = tmp_path / "b" / "predictions.csv"
     error = program("mvemo", "compare", tmp_path / "a", predictions, ends=2).err
     assert f"'mvemo report --predictions {predictions}" in error
+    # A run that is made of its predictions alone is compared like any other.
+    told = ("--predictions", predictions, "--task", "regression", "--out", tmp_path / "told")
+    program("mvemo", "report", *told)
+    to = ["--out", tmp_path / "d", "--resamples", "100"]
+    program("mvemo", "compare", tmp_path / "a", tmp_path / "told", *to)
+    reported = json.loads((tmp_path / "d" / "comparison.json").read_text())
+    others = next(d for d in reported["differences"] if d["model"] == "made")
+    assert others["interval"] == pytest.approx(made["interval"], abs=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,10 @@ def test_a_report_is_not_written_over_what_it_reads(tmp_path, monkeypatch, progr
     monkeypatch.chdir(tmp_path)
     Path("mine.csv").write_text(MINE)
     program("mvemo", "report", "--predictions", "mine.csv")
+    before = {path.name: path.read_bytes() for path in Path("out").iterdir()}
     again = ("mvemo", "report", "--predictions", "out/predictions.csv")
     assert "give another folder with --out" in program(*again, ends=2).err
+    assert {path.name: path.read_bytes() for path in Path("out").iterdir()} == before
     program(*again, "--out", "other")
     first, second = (json.loads(Path(out, "metrics.json").read_text()) for out in ("out", "other"))
     assert first["models"] == second["models"]
