@@ -77,12 +77,29 @@ def reproducible_kernels(device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before
 
 
+class _Convolution(nn.Conv3d):
+    """Convolution that a CPU trains in float32 where its kernel is larger than its input.
+
+    There, kernels for CPUs with bf16 use memory outside of their arrays: gradients were wrong by
+    hundreds of times the largest one, without an error (PyTorch 2.14, oneDNN).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        on_cpu = input.device.type == "cpu" and torch.is_grad_enabled()
+        if on_cpu and any(n < k for n, k in zip(input.shape[2:], self.kernel_size, strict=True)):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
+
 def place(net: Net, device: torch.device) -> Net:
     """Move a net to its device, in the memory layout in which its convolutions are fast."""
     if net.modality == "video":
         for module in net.modules():
             if isinstance(module, nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)
+                if type(module) is nn.Conv3d:
+                    module.__class__ = _Convolution
             elif isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
     return net.to(device)
