@@ -200,12 +200,14 @@ def choose_precision(
 ) -> tuple[str, str]:
     """Return the precision, the faster one for ``auto`` (times are kept in `path`), and a note."""
     device = devices.pick_device(run.device)
+    cpu = _bf16_processor()
+    if run.precision != "auto" or (device.type == "cpu" and not cpu):
+        return devices.resolve_precision(run.precision, device), ""
     coarse = [net.name for net in nets if not registry.NETS[net.name].faithful_in_bf16]
-    if run.precision == "auto" and run.protocol == "frozen" and coarse:
+    if run.protocol == "frozen" and coarse:
         changed = f"bf16 changes predictions from {', '.join(coarse)}"
         return "float32", f"extract.precision=auto is float32: {changed}."
-    cpu = _bf16_processor()
-    if run.precision != "auto" or device.type != "cpu" or not cpu:
+    if device.type != "cpu":
         return devices.resolve_precision(run.precision, device), ""
     facts = [[net.record() for net in nets], run.protocol, cpu, str(torch.__version__)]
     key = digest_of({"measured": facts})
