@@ -54,19 +54,23 @@ function makeRow(clip, at) {
   return row;
 }
 
-/** Draw the rows in sight; `fresh` makes them all again. */
+/** Draw the rows in sight; `fresh` replaces those that changed. A click on a replaced row is lost. */
 function draw(fresh) {
   const first = Math.max(0, Math.floor(list.scrollTop / height) - 6);
   const last = Math.min(state.order.length, first + Math.ceil(list.clientHeight / height) + 12);
   for (const [at, row] of drawn) {
-    if (!fresh && at >= first && at < last) continue;
+    if (at >= first && at < last) continue;
     row.remove();
     drawn.delete(at);
   }
   for (let at = first; at < last; at++) {
-    if (drawn.has(at)) continue;
-    drawn.set(at, makeRow(state.clips.get(state.order[at]), at));
-    rows.append(drawn.get(at));
+    const old = drawn.get(at);
+    if (old && !fresh) continue;
+    const row = makeRow(state.clips.get(state.order[at]), at);
+    if (old?.isEqualNode(row)) continue;
+    drawn.set(at, row);
+    if (old) old.replaceWith(row);
+    else rows.append(row);
   }
   const there = document.getElementById(`clip-${state.current}`);
   list.setAttribute("aria-activedescendant", there?.id ?? "");

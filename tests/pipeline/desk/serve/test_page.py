@@ -93,6 +93,14 @@ def wait_for_media(page, condition):
     wait_for(lambda: page.evaluate(f"document.querySelector('#media').{condition}"))
 
 
+def test_rows_that_do_not_change_stay_so_that_no_click_is_lost(page):
+    row = page.locator(".clip").nth(1).element_handle()
+    page.evaluate("document.querySelector('#count').firstChild.remove()")
+    page.set_viewport_size({"width": 1200, "height": 700})
+    wait_for(lambda: "clips" in page.locator("#count").inner_text())  # the list was drawn again
+    assert row.evaluate("row => row.isConnected")
+
+
 def test_play_and_seek(page):
     page.get_by_text("Song 3", exact=True).dblclick()
     wait_for_media(page, "currentTime > 0.2")
