@@ -2,10 +2,12 @@
 
 import ctypes
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from mvemo.extract.nets.parts.base import Net
 from mvemo.extract.nets.parts.threads import MOST_THREADS
@@ -56,10 +58,36 @@ def embedding_threads(device: torch.device, threads: int = 0) -> int:
     return min(threads or torch.get_num_threads(), MOST_THREADS) if device.type == "cpu" else 1
 
 
-def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Return a context manager for mixed precision, which is enabled for ``bf16`` only."""
-    precision = resolve_precision(precision, device)
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+@contextmanager
+def autocast(device: torch.device, precision: str) -> Iterator[None]:
+    """Compute in mixed precision, which is enabled for ``bf16`` only."""
+    enabled = resolve_precision(precision, device) == "bf16"
+    with (
+        torch.autocast(device.type, torch.bfloat16, enabled=enabled),
+        _ExactConvolutions() if enabled and device.type == "cpu" else nullcontext(),
+    ):
+        yield
+
+
+class _ExactConvolutions(TorchFunctionMode):
+    """Computes convolutions in float32 whose kernel is larger than their input.
+
+    There, kernels for CPUs with bf16 use memory outside of their arrays: gradients, and outputs of
+    grouped convolutions, were wrong by hundreds of times the largest value, without an error
+    (PyTorch 2.14, oneDNN).
+    """
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function not in (torch.conv1d, torch.conv2d, torch.conv3d):
+            return function(*args, **kwargs)
+        sides = zip(args[0].shape[2:], args[1].shape[2:], strict=True)
+        if all(n >= k for n, k in sides):
+            return function(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return function(*(x.float() if isinstance(x, Tensor) else x for x in args), **kwargs)
 
 
 @contextmanager
@@ -77,29 +105,12 @@ def reproducible_kernels(device: torch.device) -> Iterator[None]:
         cudnn.allow_tf32, cudnn.benchmark = before
 
 
-class _Convolution(nn.Conv3d):
-    """Convolution that a CPU trains in float32 where its kernel is larger than its input.
-
-    There, kernels for CPUs with bf16 use memory outside of their arrays: gradients were wrong by
-    hundreds of times the largest one, without an error (PyTorch 2.14, oneDNN).
-    """
-
-    def forward(self, input: Tensor) -> Tensor:
-        on_cpu = input.device.type == "cpu" and torch.is_grad_enabled()
-        if on_cpu and any(n < k for n, k in zip(input.shape[2:], self.kernel_size, strict=True)):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float())
-        return super().forward(input)
-
-
 def place(net: Net, device: torch.device) -> Net:
     """Move a net to its device, in the memory layout in which its convolutions are fast."""
     if net.modality == "video":
         for module in net.modules():
             if isinstance(module, nn.Conv3d):
                 module.to(memory_format=torch.channels_last_3d)
-                if type(module) is nn.Conv3d:
-                    module.__class__ = _Convolution
             elif isinstance(module, nn.Conv2d):
                 module.to(memory_format=torch.channels_last)
     return net.to(device)

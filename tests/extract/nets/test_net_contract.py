@@ -6,6 +6,7 @@ from dataclasses import asdict, fields
 import pytest
 import torch
 from sequence_samples import assert_padding_changes_nothing, sequences
+from toy_net import mark_freed_memory
 
 from mvemo.extract.nets import (
     NETS,
@@ -17,7 +18,7 @@ from mvemo.extract.nets import (
 )
 from mvemo.extract.nets.parts.registry import make_options
 from mvemo.extract.nets.parts.weights import load_weights
-from mvemo.extract.training.devices import place
+from mvemo.extract.training.devices import autocast
 from mvemo.manifests.errors import BadOption
 
 # Net to its width and its options, so that it takes milliseconds.
@@ -205,14 +206,12 @@ def test_bad_options_are_refused(name, options, message):
 @pytest.mark.parametrize("name", SMALL)
 def test_a_step_in_bf16_has_finite_gradients(name):
     # Many processors imitate bf16, and have none of its recurrent layers.
-    net = place(make(name), torch.device("cpu")).train()
-    with torch.autocast("cpu", torch.bfloat16):
+    net = make(name).train()
+    with autocast(torch.device("cpu"), "bf16"):
         loss = (
             net(net.prepare(raw_of(net.input, COLUMNS.get(name, (0,))[0]))).float().square().sum()
         )
-    # Kernels that read outside of their arrays find these.
-    freed = [torch.full((2**k,), float("nan")) for k in range(6, 22) for _ in range(3)]
-    del freed
+    mark_freed_memory()
     loss.backward()
     gradients = [p.grad for p in net.parameters() if p.grad is not None]
     assert len(gradients) > 4

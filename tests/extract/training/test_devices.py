@@ -3,9 +3,10 @@
 import pytest
 import torch
 from torch import nn
+from toy_net import mark_freed_memory
 
 from mvemo.extract.nets.parts.threads import map_parts
-from mvemo.extract.training.devices import place, reproducible_kernels
+from mvemo.extract.training.devices import autocast, reproducible_kernels
 
 
 def switches():
@@ -31,31 +32,29 @@ def test_threads_of_a_processor_leave_the_switches_alone():
     assert switches() == before
 
 
-def mark_freed_memory():
-    """Fill memory that is then freed with NaN, which kernels find that read outside of arrays."""
-    blocks = [torch.full((2**k,), float("nan")) for k in range(6, 22) for _ in range(3)]
-    del blocks
+CASES = [
+    # Axes of the input, kernel, groups: kernels larger than the input, and as large.
+    *(((depth, 8, 8), kernel, 1) for depth in (1, 2, 3, 5) for kernel in (3, 7)),
+    *(((8, 2, 2), 7, 1), ((8, 1, 8), 3, 1), ((1, 6, 1), 3, 8), ((1, 14, 7), 5, 8)),
+    *(((5, 1), 3, 1), ((5, 1), 3, 8), ((3, 3), 5, 8), ((1, 1), 7, 1), ((2,), 5, 1), ((1,), 3, 8)),
+]
 
 
-@pytest.mark.parametrize("kernel", [3, 7])
-@pytest.mark.parametrize(
-    "shape", [(2, 8, 8), (1, 8, 8), (3, 8, 8), (5, 8, 8), (8, 2, 2), (8, 1, 8)]
-)
-def test_convolutions_train_in_bf16_as_in_float32(kernel, shape):
+@pytest.mark.parametrize(("axes", "kernel", "groups"), CASES)
+def test_convolutions_compute_in_bf16_as_in_float32(axes, kernel, groups):
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv3d(8, 16, kernel, padding=kernel // 2))
-    net.modality = "video"
-    x = torch.randn(2, 8, *shape).bfloat16().float().requires_grad_()
+    kind = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}[len(axes)]
+    layer = kind(8, 16, kernel, padding=kernel // 2, groups=groups)
+    x = torch.randn(2, 8, *axes).bfloat16().float().requires_grad_()
     found = []
-    for enabled in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            y = net(x)
+    for precision in ("float32", "bf16"):
+        with autocast(torch.device("cpu"), precision):
+            y = layer(x)
+            mark_freed_memory()
+            with torch.no_grad():
+                embedded = layer(x)
         mark_freed_memory()
-        found.append(torch.autograd.grad(y.float().square().sum(), [x, net[0].weight]))
-        net = place(net, torch.device("cpu"))
+        gradients = torch.autograd.grad(y.float().square().sum(), [x, layer.weight])
+        found.append([y, embedded, *gradients])
     for exact, rounded in zip(*found, strict=True):
         assert (exact - rounded).abs().max() <= 0.03 * exact.abs().max()
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        embedded = net(x)
-    assert embedded.dtype == torch.bfloat16
-    assert (embedded - y).abs().max() <= 0.03 * y.abs().max()
