@@ -385,6 +385,26 @@ def test_a_withdrawn_feature_leaves_what_earlier_runs_finished(path):
     assert verify_cache(path) == []
 
 
+def test_the_time_of_later_parts_does_not_grow_with_the_training_clips(path):
+    class Counted(tuple):
+        n_read = 0
+
+        def __iter__(self):
+            Counted.n_read += 1
+            return super().__iter__()
+
+    clips = table([f"c{i}" for i in range(24)])
+    spec = crossfit(0, clips)
+    spec = replace(spec, trained_on=Counted(spec.trained_on))
+    read = []
+    with CacheWriter(path, clips, commit_rows=4) as writer:
+        for clip in clips.clip_ids:
+            put(writer, spec, clip)
+            read.append(Counted.n_read)
+    # The first part names them, and the other five do not read them.
+    assert len({*read[3:]}) == 1
+
+
 def test_training_clips_are_named_once_and_rows_without_them_are_not_kept(path):
     clips = table([f"c{i}" for i in range(24)])
     spec = crossfit(0, clips)
