@@ -385,6 +385,7 @@ async def _read_rest(request: Request) -> None:
     if "expect" in request.headers:
         return  # the client waits for the answer before it sends
     rest = request.stream()
+    # Starlette raises RuntimeError if the handler has read everything.
     with suppress(StopAsyncIteration, TimeoutError, ClientDisconnect, RuntimeError):
         while True:
             with anyio.fail_after(MOST_PAUSE):
