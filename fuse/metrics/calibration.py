@@ -8,7 +8,6 @@ for clips without a prediction and are left out.
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # imports scipy.optimize at its first use: predicting does not need it
 
 from mvemo.fuse.numeric import complete, softmax
 from mvemo.manifests.array_types import F64, Bools, Ints
@@ -18,6 +17,8 @@ N_BINS = 15
 EDGES = np.linspace(0.0, 1.0, N_BINS + 1)
 # Range of temperatures; outside it, probabilities are practically one-hot or uniform.
 COLDEST, HOTTEST = 0.02, 50.0
+# Relative precision of temperatures, and the most steps; Newton's method takes about six.
+PRECISION, MAX_STEPS = 1e-14, 100
 # Smallest probability in the log loss, as in scikit-learn.
 EPS = float(np.finfo(np.float64).eps)
 
@@ -135,16 +136,28 @@ def fit_temperature(scores: F64, y_true: Ints) -> float:
     if not z.any():
         return 1.0
 
-    def slope(b: float) -> float:
-        return float((softmax(z * b) * z).sum())
-
-    if slope(1 / HOTTEST) >= 0:
+    low, high, b = 1 / HOTTEST, 1 / COLDEST, 1.0
+    if _slope(z, low)[0] >= 0:
         return HOTTEST
-    if slope(1 / COLDEST) <= 0:
+    if _slope(z, high)[0] <= 0:
         return COLDEST
-    return 1.0 / float(
-        scipy.optimize.brentq(slope, 1 / HOTTEST, 1 / COLDEST, xtol=1e-14, rtol=1e-14)
-    )
+    # Newton's method, and bisection where it leaves the interval.
+    for _ in range(MAX_STEPS):
+        slope, bend = _slope(z, b)
+        low, high = (low, b) if slope > 0 else (b, high)
+        last, b = b, b - slope / bend if bend > 0 else low
+        if not low <= b <= high:
+            b = 0.5 * (low + high)
+        if abs(b - last) <= PRECISION * b:
+            break
+    return 1.0 / b
+
+
+def _slope(z: F64, b: float) -> tuple[float, float]:
+    """Return the first and second derivative of the summed log loss by the inverse temperature."""
+    p = softmax(z * b)
+    mean = np.einsum("nk,nk->n", p, z)
+    return float(mean.sum()), float(np.einsum("nk,nk,nk->", p, z, z) - mean @ mean)
 
 
 def apply_temperature(proba: F64, temperature: float | F64) -> F64:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import softmax
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
@@ -79,6 +79,24 @@ def test_temperatures_are_scipys_minima():
         best = minimize_scalar(loss, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
         assert np.log(temperature) == pytest.approx(best.x, abs=1e-6)
         assert loss(np.log(temperature)) <= best.fun + 1e-12
+
+
+def test_temperatures_are_roots_for_scores_of_any_size():
+    def slope(b, z):
+        return (softmax(z * b, axis=1) * z).sum()
+
+    rng = np.random.default_rng(5)
+    for scale in (1e-3, 0.1, 1.0, 10.0, 1e3):
+        for n, n_classes in ((3, 2), (40, 6), (500, 4)):
+            labels = rng.integers(n_classes, size=n)
+            scores = scale * (rng.normal(size=(n, n_classes)) + np.eye(n_classes)[labels])
+            z = scores - scores[np.arange(n), labels][:, None]
+            temperature = fit_temperature(scores, labels)
+            if slope(1 / HOTTEST, z) >= 0 or slope(1 / COLDEST, z) <= 0:
+                assert temperature in (HOTTEST, COLDEST)
+            else:
+                root = brentq(slope, 1 / HOTTEST, 1 / COLDEST, args=(z,), xtol=1e-14, rtol=1e-14)
+                assert temperature == pytest.approx(1 / root, rel=1e-11)
 
 
 def test_temperature_of_hopeless_cases_is_bounded():
