@@ -269,9 +269,13 @@ def _sides(
     rows = np.concatenate([np.searchsorted(levels, score[~positive], side) for side in ties])
     negative = rows, np.tile(codes[~positive], len(ties))
     sides = []
-    for places, weight in (((level, codes[positive]), 1), (negative, 1 / len(ties))):
-        data = np.full(len(places[0]), weight, dtype=np.float32)
-        sides.append(scipy.sparse.csr_matrix((data, places), shape=(len(levels) + 1, n_groups)))
+    shape = len(levels) + 1, n_groups
+    for (at, groups), weight in (((level, codes[positive]), 1), (negative, 1 / len(ties))):
+        data = np.full(len(at), weight, dtype=np.float32)
+        # Sorted rows are converted several times as fast as unsorted ones.
+        ends = np.cumsum(np.bincount(at + 1, minlength=shape[0] + 1)).astype(np.int32)
+        columns = groups[np.argsort(at, kind="stable")].astype(np.int32)
+        sides.append(scipy.sparse.csr_matrix((data, columns, ends), shape=shape))
     return sides[0], sides[1]
 
 

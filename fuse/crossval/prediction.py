@@ -7,6 +7,7 @@ the penalty, stacking, temperatures, thresholds) uses only inner folds of the tr
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 
 import numpy as np
 
@@ -58,10 +59,10 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         needed = needs_parts or not all(m.present.all() for m in matrices.values())
         predicted_inside = _with_parts(inner_models, parts if needed else {})
         fitter = HeadFitter(matrices, clips, settings.head, net_fold)
-        chosen = []
-        for fold in tested:
-            chosen.append(_fit_fold(oof, fitter, fold, fitted, predicted_inside))
-            for expert in experts:
+        chosen: dict[tuple[int, Key], float] = {}
+        for folds in [tested] if fitter.all_together else [(fold,) for fold in tested]:
+            chosen |= _fit_folds(oof, fitter, folds, fitted, predicted_inside)
+            for expert, fold in product(experts, folds):
                 expert.predict_fold(oof, fitter, fold)
         for encoder in encoders:
             for fold in tested:
@@ -152,40 +153,43 @@ def _note_present(oof: OutOfFold, matrices: Mapping[str, Matrix], tested: Sequen
         present[rows] = matrix.present[rows]
 
 
-def _fit_fold(
+def _fit_folds(
     oof: OutOfFold,
     fitter: HeadFitter,
-    fold: int,
+    folds: Sequence[int],
     models: Sequence[Model],
     inner_models: Sequence[Model],
-) -> dict[Key, float]:
-    """Predict a fold, and its training clips on inner folds; return the chosen C by features."""
-    clips, settings, inner = oof.clips, fitter.settings, oof.inner_folds[fold]
-    tested = clips.folds == fold
-    strengths: dict[Key, Strength] = {}
+) -> dict[tuple[int, Key], float]:
+    """Predict folds, and their training clips on inner folds; return C by fold and features."""
+    clips, settings = oof.clips, fitter.settings
+    strengths: dict[tuple[int, Key], Strength] = {}
     if settings.choose_C:
-        strengths = choose_strengths(fitter, models, fold, inner)
+        strengths = choose_strengths(
+            fitter, models, {fold: oof.inner_folds[fold] for fold in folds}
+        )
     default = Strength(settings.C)
     # Thresholds depend on the last digits of inner predictions.
     tolerance = TOLERANCE if clips.task.needs_inner else INNER_TOLERANCE
-    fits = []
-    for j, (train, rows) in enumerate(leave_each_out(inner)):
+    for fold in folds:
         for model in inner_models:
-            strength = strengths.get(model.features, default)
-            start = strength.start(j)
-            fits.append(Fit(model, fold, train, strength.C, tolerance, rows, ~tested, start))
-    for model in inner_models:
-        oof.inner[fold][model.features] = oof.blank().astype(np.float32)
-    for one in fitter.fit(fits):
-        oof.inner[fold][one.fit.model.features][one.fit.predict] = one.outputs
-    fits = []
-    for model in models:
-        strength = strengths.get(model.features, default)
-        start = strength.start(None)
-        fits.append(Fit(model, fold, ~tested, strength.C, predict=tested, start=start))
-    for one in fitter.fit(fits):
-        oof.outputs[one.fit.model.features][tested] = one.outputs
-        oof.heads.append(fitter.head(one))
+            oof.inner[fold][model.features] = oof.blank().astype(np.float32)
+    inner_fits, fits = [], []
+    for fold, tested in [(fold, clips.folds == fold) for fold in folds]:
+        for j, (train, rows) in enumerate(leave_each_out(oof.inner_folds[fold])):
+            for model in inner_models:
+                one = strengths.get((fold, model.features), default)
+                start = one.start(j)
+                inner_fits.append(Fit(model, fold, train, one.C, tolerance, rows, ~tested, start))
+        for model in models:
+            one = strengths.get((fold, model.features), default)
+            fits.append(Fit(model, fold, ~tested, one.C, predict=tested, start=one.start(None)))
+    for fitted in fitter.fit(inner_fits):
+        assert fitted.fit.fold is not None
+        of_fold = oof.inner[fitted.fit.fold]
+        of_fold[fitted.fit.model.features][fitted.fit.predict] = fitted.outputs
+    for fitted in fitter.fit(fits):
+        oof.outputs[fitted.fit.model.features][fitted.fit.predict] = fitted.outputs
+        oof.heads.append(fitter.head(fitted))
     return {key: strength.C for key, strength in strengths.items()}
 
 
@@ -193,14 +197,13 @@ def _fit_all(
     oof: OutOfFold,
     fitter: HeadFitter,
     models: Sequence[Model],
-    chosen: Sequence[Mapping[Key, float]],
+    chosen: Mapping[tuple[int, Key], float],
 ) -> None:
     """Fit heads on all clips, with the median of the strengths that the folds chose."""
     everything = np.ones(len(oof.clips.y_true), bool)
     fits = []
     for model in models:
-        key = model.features
-        strengths = sorted(of_fold[key] for of_fold in chosen if key in of_fold)
+        strengths = sorted(C for (_, key), C in chosen.items() if key == model.features)
         C = strengths[len(strengths) // 2] if strengths else fitter.settings.C
         # Outputs of these heads are not needed.
         fits.append(Fit(model, None, everything, C, predict=~everything))
@@ -297,31 +300,36 @@ class _Trials:
 
 
 def choose_strengths(
-    fitter: HeadFitter, models: Sequence[Model], fold: int, inner: Ints
-) -> dict[Key, Strength]:
-    """Choose the strength of each model's penalty by the loss of inner predictions."""
-    clips = fitter.clips
-    splits = leave_each_out(inner)
-    per_fold = (inner >= 0).sum() / max(len(splits), 1)
-    splits = splits[: int(np.ceil(ENOUGH_CLIPS / max(per_fold, 1.0)))]
-    trials = {model.features: _Trials() for model in models}
-    while active := [(m, step) for m in models if (step := trials[m.features].next()) is not None]:
+    fitter: HeadFitter, models: Sequence[Model], inner: Mapping[int, Ints]
+) -> dict[tuple[int, Key], Strength]:
+    """Choose the strength of each penalty, by fold and features, by the loss inside the fold.
+
+    `inner` maps each fold to the inner folds of its training clips.
+    """
+    clips, splits = fitter.clips, {fold: leave_each_out(folds) for fold, folds in inner.items()}
+    for fold, of_fold in splits.items():
+        per_split = (inner[fold] >= 0).sum() / max(len(of_fold), 1)
+        del of_fold[int(np.ceil(ENOUGH_CLIPS / max(per_split, 1.0))) :]
+    trials = {(fold, model.features): _Trials() for fold in inner for model in models}
+    while steps := {key: step for key, one in trials.items() if (step := one.next()) is not None}:
         fits = [
             Fit(
                 model,
                 fold,
                 train,
-                GRID[step],
+                GRID[steps[fold, model.features]],
                 TRIAL_TOLERANCE,
                 predict=rows,
                 scaled_on=clips.folds != fold,
-                start=trials[model.features].start(step, j),
+                start=trials[fold, model.features].start(steps[fold, model.features], j),
             )
-            for j, (train, rows) in enumerate(splits)
-            for model, step in active
+            for fold, model in product(inner, models)
+            if (fold, model.features) in steps
+            for j, (train, rows) in enumerate(splits[fold])
         ]
-        fitted = fitter.fit(fits)
-        for model, step in active:
-            of_model = [one for one in fitted if one.fit.model is model]
-            trials[model.features].add(step, of_model, clips, inner)
+        by_key: dict[tuple[int | None, Key], list[Fitted]] = {}
+        for one in fitter.fit(fits):
+            by_key.setdefault((one.fit.fold, one.fit.model.features), []).append(one)
+        for key, step in steps.items():
+            trials[key].add(step, by_key.get(key, []), clips, inner[key[0]])
     return {key: tried.chosen() for key, tried in trials.items() if tried.losses}

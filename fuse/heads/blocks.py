@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,15 +32,26 @@ class Spectrum:
 
 
 class Block:
-    """Columns of one feature, and the running problems that use them."""
+    """Columns of one feature, and the running problems that use them.
 
-    def __init__(self, values: Rows, problems: Ints, factors: F64, spectrum: Spectrum) -> None:
-        self.values = values  # float32 (clips, dim), finite, standardised
+    `matrices` are the feature's values, float32 (clips, dim), standardised in one or more ways, and
+    their spectra; `of` is the number of each problem's matrix.
+    """
+
+    def __init__(
+        self, matrices: Sequence[tuple[Rows, Spectrum]], of: Ints, problems: Ints, factors: F64
+    ) -> None:
+        self.values = [values for values, _ in matrices]
         # int64: indices of the block's problems among the running problems.
         self.slots: Ints = problems
         # int64: positions of the same problems in the whole block.
         self.rows: Ints = np.arange(len(problems))
-        self._spectrum = spectrum
+        self._of = of
+        # float64 (problems, 1, directions), or (1, 1, directions) for one matrix.
+        variances = np.stack([spectrum.variances for _, spectrum in matrices])[:, None]
+        self._variances = variances[of] if len(matrices) > 1 else variances
+        # Matrices that have directions share them.
+        self._spectrum = matrices[0][1]
         # Factor of the columns in each problem.
         self._factors = factors.astype(np.float32)[:, None, None]
         # Inverse curvatures (`set_curvature`): along the directions, minus the rest; and the rest.
@@ -48,21 +59,33 @@ class Block:
 
     def scores(self, coef: F32) -> F32:
         """Turn coefficients (problems, outputs, dim) into scores (problems, outputs, clips)."""
-        flat = (coef * self._factors).reshape(coef.shape[0] * coef.shape[1], coef.shape[2])
-        return self.values.scores(flat).reshape(*coef.shape[:2], self.values.shape[0])
+        scaled = coef * self._factors
+        return self._products(lambda values, x: values.scores(x), scaled, self.values[0].shape[0])
 
     def gradient(self, residual: F32) -> F32:
         """Turn residuals (problems, outputs, clips) into gradients (problems, outputs, dim)."""
-        product = self.values.gradient(residual.reshape(-1, residual.shape[2]))
-        product = product.reshape(*residual.shape[:2], self.values.shape[1])
+        dim = self.values[0].shape[1]
+        product = self._products(lambda values, x: values.gradient(x), residual, dim)
         product *= self._factors
         return product
+
+    def _products(self, multiply: Callable[[Rows, F32], F32], x: F32, width: int) -> F32:
+        """Multiply the rows of each problem (problems, outputs, columns) with its matrix."""
+        shape = (*x.shape[:2], width)
+        if len(self.values) == 1:
+            return multiply(self.values[0], x.reshape(-1, x.shape[2])).reshape(shape)
+        result = np.empty(shape, np.float32)
+        for number, values in enumerate(self.values):
+            if (rows := self._of == number).any():
+                product = multiply(values, x[rows].reshape(-1, x.shape[2]))
+                result[rows] = product.reshape(-1, *shape[1:])
+        return result
 
     def set_curvature(self, curvature: F64, penalty: F64) -> None:
         """Set the Hessian of `precondition`: curvature (problems,), penalty (problems, outputs)."""
         spectrum = self._spectrum
         weight = (curvature * np.square(self._factors[:, 0, 0]))[:, None, None]
-        inverse = 1.0 / (weight * spectrum.variances + penalty[:, :, None])
+        inverse = 1.0 / (weight * self._variances + penalty[:, :, None])
         if spectrum.directions is not None:
             of_rest = 1.0 / (weight * spectrum.rest + penalty[:, :, None])
             inverse -= of_rest
@@ -87,7 +110,9 @@ class Block:
         new_slots = np.cumsum(~done) - 1
         self.slots, self.rows = new_slots[self.slots[kept]], self.rows[kept]
         self._factors, self._inverse = self._factors[kept], self._inverse[kept]
-        self._of_rest = self._of_rest[kept]
+        self._of_rest, self._of = self._of_rest[kept], self._of[kept]
+        if len(self._variances) > 1:
+            self._variances = self._variances[kept]
         return kept
 
 
@@ -187,12 +212,14 @@ def _in_span(values: F32, scaling: Scaling) -> ScaledFeature:
     """Return a feature in coordinates along the principal directions of its clips."""
     exact = values.astype(float)
     squares, directions = np.linalg.eigh(exact @ exact.T)
+    # Columns beyond the rank are zero: the shape does not depend on the clips standardised on.
     kept = squares > NEGLIGIBLE * max(float(squares[-1]), 1e-300)
-    size = np.sqrt(squares[kept])
-    directions = directions[:, kept]
+    directions *= kept
+    # The variance of these columns may be any positive number.
+    size = np.sqrt(np.where(kept, squares, 1.0))
     return ScaledFeature(
         values=ArrayRows((directions * size).astype(np.float32)),
         scaling=scaling,
-        spectrum=Spectrum(squares[kept] / len(values)),
+        spectrum=Spectrum(np.square(size) / len(values)),
         basis=(exact.T @ (directions / size)).astype(np.float32),
     )

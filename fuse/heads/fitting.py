@@ -8,7 +8,7 @@ import numpy as np
 
 from mvemo.fuse.errors import BadFeatures
 from mvemo.fuse.features import Clips, Matrix
-from mvemo.fuse.heads.blocks import Block, ScaledFeatures
+from mvemo.fuse.heads.blocks import SPANNED, Block, ScaledFeatures
 from mvemo.fuse.heads.head import Head, HeadSettings, inside
 from mvemo.fuse.heads.kernel import KernelRidge
 from mvemo.fuse.heads.solver import solve
@@ -26,6 +26,8 @@ MIN_DIFFERENT = 2
 # of a feature larger than the CPU cache; or 200 MB if every step reads the features from the file,
 # so that many heads share a pass over the file.
 BATCH_SCORES, BATCH_SHARE, BATCH_STREAMED = 300_000, 32, 50_000_000
+# Maximum number of values of all features whose folds are solved together.
+FEW_VALUES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,11 @@ class HeadFitter:
         self.settings = settings
         self.net_fold = net_fold
         self._target = clips.target
-        self._scaled = ScaledFeatures(matrices, np.zeros(len(clips.y_true), bool))
+        # Little data is standardised for all folds at a time, which are then solved together.
+        size = sum(int(np.prod(matrix.values.shape)) for matrix in matrices.values())
+        self.all_together = len(clips.y_true) <= SPANNED and size <= FEW_VALUES
+        # Mask of the clips that features are standardised on, as bytes, to the features.
+        self._scaled: dict[bytes, ScaledFeatures] = {}
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
         """Solve fits; omit those with too few training clips or, if `strict`, raise for them."""
@@ -191,10 +197,11 @@ class HeadFitter:
             train[i] = valid[i] & fit.train
             count = count_different(self.clips, train[i])
             if count >= MIN_DIFFERENT:
-                key = _rows_scaled_on(fit).tobytes()
-                if self.clips.link == "identity":
-                    # Fits of regression targets must also share the standardised target.
-                    key += fit.train.tobytes()
+                key = b""
+                if not self.all_together:
+                    # They share the features and, for regression, the standardised target.
+                    key = _rows_scaled_on(fit).tobytes()
+                    key += fit.train.tobytes() if self.clips.link == "identity" else b""
                 together.setdefault(key, []).append(i)
             elif strict:
                 unit = "classes" if self.clips.link == "softmax" else "clips"
@@ -270,11 +277,15 @@ class HeadFitter:
         return weights[0]
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Return the features standardised for a fit; the last result is cached."""
+        """Return the features standardised for a fit; unless clips are few, one result is kept."""
         rows = _rows_scaled_on(fit)
-        if not np.array_equal(self._scaled.rows, rows):
-            self._scaled = self._scaled.on(rows)
-        return self._scaled
+        key = rows.tobytes()
+        if key not in self._scaled:
+            last = next(iter(self._scaled.values()), None)
+            if not self.all_together:
+                self._scaled.clear()
+            self._scaled[key] = last.on(rows) if last else ScaledFeatures(self.matrices, rows)
+        return self._scaled[key]
 
     def _fit_together(
         self,
@@ -283,41 +294,51 @@ class HeadFitter:
         valid: Mapping[int, Bools],
         train: Mapping[int, Bools],
     ) -> dict[int, Fitted]:
-        """Solve fits that share scaled features and, for regression, scaled targets."""
-        target, of_target = self._target, TargetScale(np.zeros(1), np.ones(self.clips.n_outputs))
-        if self.clips.link == "identity":
-            values = self.clips.y_true.astype(float)
-            of_target = target_scale(values[fits[members[0]].train])
-            target = np.ascontiguousarray(of_target.standardised(values).T, np.float32)
-        scaled = self._scaled_on(fits[members[0]])
+        """Solve fits in batches."""
         fitted = {}
         streamed = any(isinstance(matrix.values, Rows) for matrix in self.matrices.values())
         largest = max(np.prod(matrix.values.shape) for matrix in self.matrices.values())
         n_scores = BATCH_STREAMED if streamed else max(BATCH_SCORES, int(largest) // BATCH_SHARE)
-        size = n_scores // target.size
+        size = n_scores // self._target.size
         for batch in fits_by_batch(members, fits, max(size, 1)):
+            scales, target = self._targets([fits[i] for i in batch])
             weights = np.array([train[i] for i in batch], np.float32)
             if self.settings.class_weight == "balanced":
-                weights *= balance(weights, target)
-            positions = self._solve([fits[i] for i in batch], scaled, target, weights)
-            for i, position in zip(batch, positions, strict=True):
+                weights *= balance(weights, self._target)
+            positions = self._solve([fits[i] for i in batch], target, weights)
+            for i, position, scale in zip(batch, positions, scales, strict=True):
                 fit = fits[i]
+                scaled = self._scaled_on(fit)
                 predict = np.ones_like(valid[i]) if fit.predict is None else fit.predict
                 scores = position.intercept.astype(np.float32)
                 for name, factor in self._factors(fit.model).items():
                     rows = scaled[name].values.take(predict)
                     scores = scores + rows.scores(position.coef[name] * factor).T
-                outputs = of_target.outputs(apply_link(scores.astype(float), self.clips.link))
+                outputs = scale.outputs(apply_link(scores.astype(float), self.clips.link))
                 outputs[~valid[i][predict]] = np.nan
-                fitted[i] = Fitted(fit, outputs, position, of_target)
+                fitted[i] = Fitted(fit, outputs, position, scale)
         return fitted
 
-    def _solve(
-        self, fits: Sequence[Fit], scaled: ScaledFeatures, target: F32, weights: F32
-    ) -> list[Position]:
-        """Return the results of fits for one target (outputs, clips)."""
+    def _targets(self, fits: Sequence[Fit]) -> tuple[list[TargetScale], F32]:
+        """Return the scale of each fit's target, and the targets (1 or fits, outputs, clips)."""
+        if self.clips.link != "identity":
+            unit = TargetScale(np.zeros(1), np.ones(self.clips.n_outputs))
+            return [unit] * len(fits), self._target[None]
+        values = self.clips.y_true.astype(float)
+        by_train = {fit.train.tobytes(): target_scale(values[fit.train]) for fit in fits}
+        scales = [by_train[fit.train.tobytes()] for fit in fits]
+        different = scales[:1] if len(by_train) == 1 else scales
+        target = np.stack([scale.standardised(values).T for scale in different])
+        return scales, np.ascontiguousarray(target, np.float32)
+
+    def _solve(self, fits: Sequence[Fit], target: F32, weights: F32) -> list[Position]:
+        """Return the results of fits for the targets (1 or fits, outputs, clips)."""
         rows = np.logical_or.reduce(weights > 0)
         factors = [self._factors(fit.model) for fit in fits]
+        keys = [_rows_scaled_on(fit).tobytes() for fit in fits]
+        # The features as standardised for the fits, and the number of each fit's.
+        by_key = {key: self._scaled_on(fit) for key, fit in zip(keys, fits, strict=True)}
+        of = np.array([list(by_key).index(key) for key in keys])
         # Feature name to the indices of the fits that use it.
         users = {
             name: [i for i in range(len(fits)) if name in factors[i]]
@@ -325,21 +346,23 @@ class HeadFitter:
         }
         blocks, start = [], []
         for name, members in users.items():
-            feature, of_block = scaled[name], np.array([factors[i][name] for i in members])
-            values = scaled.take(name, rows)
-            blocks.append(Block(values, np.array(members), of_block, feature.spectrum))
-            zeros = np.zeros((len(target), values.shape[1]), np.float32)
+            matrices = [
+                (scaled.take(name, rows), scaled[name].spectrum) for scaled in by_key.values()
+            ]
+            of_block = np.array([factors[i][name] for i in members])
+            blocks.append(Block(matrices, of[members], np.array(members), of_block))
+            zeros = np.zeros((target.shape[1], matrices[0][0].shape[1]), np.float32)
             starts = [fits[i].start for i in members]
             coef = [one.coef[name] if one else zeros for one in starts]
             start.append(np.array(coef, np.float32))
-        intercept = [fit.start.intercept if fit.start else [0.0] * len(target) for fit in fits]
+        intercept = [fit.start.intercept if fit.start else [0.0] * target.shape[1] for fit in fits]
         C, tol = np.array([(fit.C, fit.tol) for fit in fits]).T
         if self.clips.link == "identity":
             # More precision costs only few steps for squared errors.
             tol = tol * 1e-3
         start.append(np.array(intercept, np.float32))
         *solved, intercepts = solve(
-            blocks, start, target[:, rows], weights[:, rows], C, tol, self.clips.link
+            blocks, start, target[:, :, rows], weights[:, rows], C, tol, self.clips.link
         )
         coefs = dict(zip(users, solved, strict=True))
         return [

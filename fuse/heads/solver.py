@@ -16,9 +16,10 @@ Objective, as in LogisticRegression of scikit-learn: the mean loss over the trai
 
 Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
 summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
-(problems, outputs, clips), `target` is (outputs, clips), and `weights` are (problems, 1, clips),
-whose rows sum to 1: the loss of a problem is the weighted mean over clips. Results overwrite the
-given arrays where possible, because arrays as large as the scores take most of the memory.
+(problems, outputs, clips), `target` is of the same shape or, if all problems share it, (1, outputs,
+clips), and `weights` are (problems, 1, clips), whose rows sum to 1: the loss of a problem is the
+weighted mean over clips. Results overwrite the given arrays where possible, because arrays as large
+as the scores take most of the memory.
 """
 
 from collections.abc import Sequence
@@ -77,7 +78,7 @@ class _Problems:
         link: Link,
     ) -> None:
         n_problems, n_clips = weights.shape
-        n_outputs = len(target)
+        n_outputs = target.shape[1]
         self.link = link
         self.target = np.ascontiguousarray(target)
         total = weights.sum(axis=1, dtype=float)
@@ -145,7 +146,7 @@ class _Problems:
         else:
             # An output with residual r has the second derivative |r| (1 - |r|).
             size = np.abs(self.residual).sum(axis=(1, 2), dtype=float)
-            self.curvature = np.maximum(0.5 * size / len(self.target), MIN_CURVATURE)
+            self.curvature = np.maximum(0.5 * size / self.target.shape[1], MIN_CURVATURE)
         for block in self.blocks:
             block.set_curvature(self.curvature[block.slots], self.penalty[block.slots])
         self.scaled_gradient = self._precondition(gradient)
@@ -293,17 +294,19 @@ class _Problems:
         self.weights, self.penalty = self.weights[kept], self.penalty[kept]
         self.loss, self.ids = self.loss[kept], self.ids[kept]
         self.curvature = self.curvature[kept]
+        if len(self.target) > 1:
+            self.target = self.target[kept]
 
 
 def residual_and_loss(scores: F32, target: F32, weights: F32, link: Link) -> tuple[F32, F64]:
     """Return weight * (prediction - target), shaped like the scores, and each problem's loss."""
     if link == "softmax":
         predicted, log_sum = _softmax(scores)
-        each = log_sum - np.einsum("pkn,kn->pn", scores, target)
+        each = log_sum - np.einsum("pkn,pkn->pn", scores, target)
     elif link == "sigmoid":
         predicted = _sigmoid(scores)
         each = np.logaddexp(0.0, scores).sum(axis=1)
-        each -= np.einsum("pkn,kn->pn", scores, target)
+        each -= np.einsum("pkn,pkn->pn", scores, target)
     else:
         predicted = scores.copy()
     residual = predicted

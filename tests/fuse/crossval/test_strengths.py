@@ -46,7 +46,7 @@ def test_the_choice_is_near_the_best_of_a_fine_grid():
     (model,) = models_of({"a": "audio"})
     fitter = HeadFitter({"a": matrix_of(x)}, clips, HeadSettings())
     inner = clips.folds_of(folds != 0, 3)
-    chosen = choose_strengths(fitter, [model], 0, inner)[("a",)]
+    chosen = choose_strengths(fitter, [model], {0: inner})[0, ("a",)]
 
     def loss(C):
         proba = np.full((150, 3), np.nan)

@@ -27,12 +27,20 @@ def problem(n=240, dims=(7, 19), classes=4, mixing=0.5):
 def solved(used, target, weights, C, *, link="softmax", spectrum=spectrum_of, start=None):
     """Scores (problems, outputs, clips) and what `solve` returns; `used`: (values, problems)."""
     blocks = [
-        Block(ArrayRows(x), np.array(p), np.ones(len(p)), spectrum(ArrayRows(x))) for x, p in used
+        Block(
+            [(ArrayRows(x), spectrum(ArrayRows(x)))],
+            np.zeros(len(p), int),
+            np.array(p),
+            np.ones(len(p)),
+        )
+        for x, p in used
     ]
     if start is None:
         shapes = [(len(p), len(target), x.shape[1]) for x, p in used]
         start = [np.zeros(s, np.float32) for s in (*shapes, (len(C), len(target)))]
-    found = solver.solve(blocks, start, target, weights, np.array(C), np.full(len(C), 1e-10), link)
+    found = solver.solve(
+        blocks, start, target[None], weights, np.array(C), np.full(len(C), 1e-10), link
+    )
     scores = np.repeat(found[-1][:, :, None], target.shape[1], axis=2)
     for (x, problems), coef in zip(used, found[:-1], strict=True):
         scores[problems] += coef @ x.T
