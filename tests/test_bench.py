@@ -93,6 +93,55 @@ def test_only_a_run_of_the_same_machine_and_sizes_is_compared(figures, tmp_path,
     assert bench.earlier_run(kept, facts) == (benches if known else {})
 
 
+@pytest.fixture
+def queue_events(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    yield importlib.import_module("queue_events")
+    sys.modules.pop("queue_events")
+
+
+def test_the_simulated_queue_gives_hand_computed_times(queue_events):
+    simulate, costs = queue_events.simulate, queue_events.Costs()
+    # Three equal tasks on two cores: one core is idle in the second half.
+    run = simulate([1.0, 1.0, 1.0], 2, costs)
+    assert (run.wall, run.idle, run.tail) == pytest.approx((2.0, 1 / 4, 1 / 2))
+    # A long task last, and the same first.
+    assert simulate([1.0, 1.0, 4.0], 2, costs).wall == pytest.approx(5.0)
+    assert simulate([4.0, 1.0, 1.0], 2, costs).wall == pytest.approx(4.0)
+    # A process without a task is not started.
+    assert simulate([3.0], 8, costs).wall == pytest.approx(3.0)
+
+
+def test_the_simulated_queue_has_starts_and_a_serial_command(queue_events):
+    simulate, costs = queue_events.simulate, queue_events.Costs
+    # Command and processes start at once; the first tasks wait for the slower one.
+    start = costs(command=3.0, process=1.0, first=0.5)
+    assert simulate([1.0, 1.0], 4, start).wall == pytest.approx(4.5)
+    # Three programs share two cores for 1.5 s; then the command goes on alone for 1 s.
+    assert simulate([1.0, 1.0], 2, costs(command=2.0, process=1.0)).wall == pytest.approx(3.5)
+    # The second result waits until the command has taken up the first.
+    run = simulate([1.0, 1.0, 1.0, 1.0], 4, costs(take_up=0.25, close=1.0))
+    assert run.wall == pytest.approx(1.0 + 4 * 0.25 + 1.0)
+    assert run.idle == pytest.approx(1 - (4 + 4 * 0.25 + 1) / (4 * 3))
+    # Two busy cores slow each other down, one alone does not.
+    assert simulate([2.0, 1.0], 2, costs(slowdown=1.5)).wall == pytest.approx(1.5 + 1.0)
+
+
+def test_simulated_clips_are_shared_as_stage_one_shares_them(queue_events):
+    clips, costs = [1.0] * 6, queue_events.Costs(command=1.0, process=5.0, task=0.5)
+    # A single process is the command itself, and has one task.
+    assert queue_events.share(clips, 1, costs).wall == pytest.approx(1.0 + 0.5 + 6.0)
+    # On two cores, tasks have one clip each.
+    run = queue_events.share(clips, 2, costs)
+    assert run.wall == pytest.approx(5.5 + 3 * 1.5)
+    lost = queue_events.losses(clips, 2, costs)
+    assert lost == pytest.approx(
+        {"start": 5.5, "tasks": 1.5, "command": 0, "memory": 0, "last clips": 0}
+    )
+    # A long clip at the end of the manifest comes first.
+    assert queue_events.share([1.0] * 4 + [4.0], 2, queue_events.Costs()).wall == pytest.approx(4.0)
+
+
 # A machine that is lent for its GPU may have none of the media libraries.
 WITHOUT_MEDIA = """
 import runpy, sys

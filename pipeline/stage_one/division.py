@@ -6,8 +6,10 @@ Worker processes import torch while the command reads its settings, so this modu
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,15 +102,22 @@ def trainings_of(
     return [(net.name, fold) for net in nets for fold in per_net]
 
 
-def batch_sizes(n_clips: int, processes: int, unit: int) -> list[int]:
-    """Return task sizes: half a process's share of the remaining clips, in multiples of `unit`.
+def clip_batches(weights: Sequence[float], processes: int, unit: int) -> list[list[int]]:
+    """Return the rows of each task: half a process's share of the remaining weight of the clips.
 
-    The first task of each process is small: when it is done, the remaining time is known.
+    Tasks have a multiple of `unit` clips. If it is 1, clips of large weight come first, so that
+    no process works on a long clip when the others are done; otherwise neighbours fill a step of a
+    net. The first task of each process is small: when it is done, the remaining time is known.
     """
-    sizes: list[int] = []
-    remaining = n_clips
-    while remaining:
-        share = min(FIRST if len(sizes) < processes else BATCH, remaining // (2 * processes))
-        sizes.append(min(max(share // unit, 1) * unit, remaining))
-        remaining -= sizes[-1]
-    return sizes
+    rows = range(len(weights))
+    order = sorted(rows, key=lambda row: -weights[row]) if unit == 1 else list(rows)
+    before = [0.0, *accumulate(weights[row] for row in order)]
+    batches: list[list[int]] = []
+    first = 0
+    while first < len(order):
+        end = before[first] + (before[-1] - before[first]) / (2 * processes)
+        most = FIRST if len(batches) < processes else BATCH
+        share = min(most, bisect_right(before, end) - 1 - first)
+        batches.append(sorted(order[first : first + max(share // unit, 1) * unit]))
+        first += len(batches[-1])
+    return batches

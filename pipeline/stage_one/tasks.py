@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from mvemo.extract.nets import NETS
 from mvemo.extract.training import devices, embedding
 from mvemo.extract.workers.pool import cores
 from mvemo.manifests.errors import BadOption, MvemoError
+from mvemo.manifests.files import find_stamp
 from mvemo.pipeline.clips.clip_media import ClipMedia
 from mvemo.pipeline.console import messages, progress
 from mvemo.pipeline.stage_one import division, steps, summary
@@ -62,8 +62,8 @@ class ClipTask:
 
     @property
     def label(self) -> str:
-        clip_ids = self.plan.manifest.clip_ids
-        return f"clips {clip_ids[0]} to {clip_ids[-1]}"
+        first, *others = self.plan.manifest.clip_ids
+        return f"{first} and {len(others)} more clips" if others else f"clip {first}"
 
     def run(self, note: Note) -> Finished:
         """Run the task; rows that are already stored are not computed again."""
@@ -136,9 +136,11 @@ class SpreadRun:
         batch = extract.embed_batch
         at_once = (devices.windows_at_once(batch, device, NETS[net.name]) for net in nets)
         unit = min(at_once, default=batch or 1)
-        sizes = division.batch_sizes(len(plan.manifest), self.backend.processes, unit)
-        with progress.Progress("clips", len(plan.manifest)) as bar:
-            self._do(self._clip_tasks(sizes), bar)
+        stamps = map(find_stamp, map(plan.manifest.media_path, plan.manifest.clips))
+        sizes = [stamp[0] if stamp else 0 for stamp in stamps]
+        batches = division.clip_batches(sizes, self.backend.processes, unit)
+        with progress.Progress("clips", len(sizes)) as bar:
+            self._do(self._clip_tasks(batches), bar)
         failures = self.writer.failures
         failed = {clip for clip, stage, _ in failures if stage.startswith("decode:")}
         if len(failed) == len(plan.manifest):
@@ -152,8 +154,8 @@ class SpreadRun:
         with progress.Progress("trainings", len(tasks), "net") as bar:
             self._do(tasks, bar)
 
-    def _clip_tasks(self, sizes: Sequence[int]) -> list[ClipTask]:
-        """Return a task for each batch of clips, with stored rows; `sizes` has the batch sizes."""
+    def _clip_tasks(self, batches: Sequence[Sequence[int]]) -> list[ClipTask]:
+        """Return a task for each batch of rows of the manifest, with the rows that are stored."""
         request, workers = self.plan.request, self.plan.settings.extract.workers
         # A worker of a scheduler may share its machine with other workers.
         jobs = cores() if request.scheduler else request.jobs
@@ -163,8 +165,8 @@ class SpreadRun:
         for (clip, stage), why in stored.failures.items():
             failures.setdefault(clip, {})[clip, stage] = why
         tasks = []
-        for size, last in zip(sizes, accumulate(sizes), strict=True):
-            part = plan.part(range(last - size, last))
+        for batch in batches:
+            part = plan.part(batch)
             ids = part.manifest.clip_ids
             keys = {d: {c: of[c] for c in ids if c in of} for d, of in stored.keys.items()}
             failed = {k: v for c in ids for k, v in failures.get(c, {}).items()}

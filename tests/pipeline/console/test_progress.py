@@ -14,7 +14,7 @@ from mvemo.pipeline.console.messages import silenced
 from mvemo.pipeline.console.progress import Progress, duration_text, epoch_text, told_as_parts
 from mvemo.pipeline.prediction import page
 from mvemo.pipeline.prediction.timeline import TimelineSettings
-from mvemo.pipeline.stage_one.division import batch_sizes
+from mvemo.pipeline.stage_one.division import clip_batches
 from mvemo.pipeline.work_folder import size_text
 
 
@@ -189,5 +189,10 @@ def test_windows_and_tasks_divide_all():
     windows = TimelineSettings(window=4.0, hop=2.0).windows
     assert windows(7.0) == ((0.0, 4.0), (2.0, 6.0), (4.0, 7.0))
     assert windows(3.0) == ((0.0, 3.0),)
-    assert batch_sizes(200, 2, 4) == [8, 8, 32, 32, 28, 20, 16, 12, 8, 8, *7 * [4]]
-    assert batch_sizes(7, 1, 5) == [5, 2]
+    batches = clip_batches(200 * [1], 2, 4)
+    assert [row for rows in batches for row in rows] == [*range(200)]
+    assert [*map(len, batches)] == [8, 8, 32, 32, 28, 20, 16, 12, 8, 8, *7 * [4]]
+    assert clip_batches(7 * [1], 1, 5) == [[0, 1, 2, 3, 4], [5, 6]]
+    # Long clips come first, in small tasks.
+    assert clip_batches([1, 1, 9, 1, 1, 7], 2, 1) == [[2], [5], [0], [1], [3], [4]]
+    assert clip_batches(3 * [0], 2, 1) == [[0, 1, 2]]
