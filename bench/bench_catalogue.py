@@ -146,7 +146,7 @@ class Catalogue:
 
 def eager(name: str, raws: Sequence[torch.Tensor], rounds: int) -> tuple[float, float]:
     """Return the seconds of a net run plainly, and its operations."""
-    effnet.FRAMES_AT_ONCE = sys.maxsize  # in one step
+    effnet.FRAMES_AT_ONCE, effnet.SINGLY = sys.maxsize, 0  # in one step
     net = build_net(name, 1).eval().requires_grad_(False)
     if name == "musicnn":
         for front in (*net.timbral, *net.temporal):

@@ -99,7 +99,8 @@ def run_side(side: str, name: str, windows: int, rounds: int, threads: int, out:
     """Embed made windows, and write the least time of a window and the embeddings."""
     torch.set_num_threads(threads)
     if not side.startswith("mvemo"):
-        effnet.FRAMES_AT_ONCE = sys.maxsize  # in one step, as other programs do
+        # In one step, as other programs do.
+        effnet.FRAMES_AT_ONCE, effnet.SINGLY = sys.maxsize, 0
     torch.manual_seed(0)
     net = build_net(name, 6).eval().requires_grad_(False)
     generator = torch.Generator().manual_seed(1)

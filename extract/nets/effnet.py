@@ -29,8 +29,9 @@ STAGES = (
 )
 # The published preprocessing: (pixel - MEAN) / SPREAD.
 MEAN, SPREAD = 127.0, 128.0
-# Number of frames that a thread of a CPU embeds in one step.
-FRAMES_AT_ONCE = 4
+# Number of frames that a thread of a CPU embeds in one step, and number of the first blocks, in
+# which it embeds them one by one: their values do not fit into the cache otherwise.
+FRAMES_AT_ONCE, SINGLY = 4, 5
 
 # Names of the layers of a block in lukemelas/EfficientNet-PyTorch.
 _LAYERS = {
@@ -109,7 +110,7 @@ class EffNet(base.FrameNet, base.VideoNet):
     def build(self, width: float) -> int:
         last = scaled(STEM, width)
         self.stem: _Layer = _Layer(3, last, 3, stride=2)
-        self.blocks: nn.ModuleList = nn.ModuleList()
+        self.blocks: nn.Sequential = nn.Sequential()
         for count, kernel, stride, expansion, channels in STAGES:
             outputs = scaled(channels, width)
             for i in range(count):
@@ -126,15 +127,20 @@ class EffNet(base.FrameNet, base.VideoNet):
         """Return the features of single frames: (n, 3, size, size) -> (n, 1280)."""
         if self.training or x.device.type != "cpu":
             return self._features(x)
-        # The values of more frames do not fit into the cache.
-        return threads.map_parts(self._features, torch.split(x, FRAMES_AT_ONCE))
+        return threads.map_parts(self._frames, torch.split(x, FRAMES_AT_ONCE))
+
+    def _frames(self, x: Tensor) -> Tensor:
+        return self._last(torch.cat([self._first(frame) for frame in torch.split(x, 1)]))
 
     def _features(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
+        return self._last(self._first(x))
+
+    def _first(self, x: Tensor) -> Tensor:
+        return self.blocks[:SINGLY](self.stem(x))
+
+    def _last(self, x: Tensor) -> Tensor:
         # (n, 1280, size / 32, size / 32)
-        return self.head(x).mean(dim=(2, 3))
+        return self.head(self.blocks[SINGLY:](x)).mean(dim=(2, 3))
 
     def pool_frames(self, values: Tensor) -> Tensor:
         return layers.mean_and_deviation(values)
