@@ -189,7 +189,8 @@ def profile(day: Day) -> Iterator[Row]:
             (many, "float32", "auto"), (many, day.half, "auto")]  # fmt: skip
     found: dict[tuple[int, str, str], Path] = {}
     processor = np.nan
-    for n_clips, precision, device in runs:
+    # On a processor, both precisions are one.
+    for n_clips, precision, device in dict.fromkeys(runs):
         what = f"profile pretrained, {n_clips} clips, {precision}"
         if not day.fits(what, 15):
             continue
@@ -201,7 +202,7 @@ def profile(day: Day) -> Iterator[Row]:
         processor = rate if device == "cpu" else processor
         what += ", the processor" if device == "cpu" else ", first" if n_clips == few else ""
         yield Row(what, rate, "songs/h", "the processor", processor, rate / processor)
-    for precision in ("float32", day.half):
+    for precision in dict.fromkeys(("float32", day.half)):
         for net in weights:
             sides = [(few, precision, "auto"), (few, "float32", "cpu")]
             if found.keys() >= set(sides):

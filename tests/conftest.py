@@ -152,9 +152,9 @@ def _marked(item, name):
 
 # Those of most processor time, most first: with one of them at the end, a worker waits.
 LONG_FILES = """
-page bench evaluation plugins server study_commands spread layer_models beets degradations
-backends calibration experts clip_columns run soak tasks pool examples i3d pictures output_docs
-initial_loss predict tagging compare_runs odd_use leak encoders uncertainty explain robustness
+page plugins evaluation bench server degradations layer_models beets soak spread notebook
+study_commands backends experts pool run estimate calibration examples clip_columns tasks pictures
+encoders initial_loss doctor leak predict uncertainty output_docs robustness explain cli i3d
 """
 
 

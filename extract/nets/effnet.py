@@ -126,14 +126,11 @@ class EffNet(base.FrameNet, base.VideoNet):
     def frame_features(self, x: Tensor) -> Tensor:
         """Return the features of single frames: (n, 3, size, size) -> (n, 1280)."""
         if self.training or x.device.type != "cpu":
-            return self._features(x)
+            return self._last(self._first(x))
         return threads.map_parts(self._frames, torch.split(x, FRAMES_AT_ONCE))
 
     def _frames(self, x: Tensor) -> Tensor:
         return self._last(torch.cat([self._first(frame) for frame in torch.split(x, 1)]))
-
-    def _features(self, x: Tensor) -> Tensor:
-        return self._last(self._first(x))
 
     def _first(self, x: Tensor) -> Tensor:
         return self.blocks[:SINGLY](self.stem(x))

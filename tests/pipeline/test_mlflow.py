@@ -1,12 +1,14 @@
 """Runs in MLflow, read back with its client, and the other files of `mvemo fuse`."""
 
 import sys
+from importlib.util import find_spec
 
 import pytest
 from feature_samples import crossfit_cache, make_table
 from stage_samples import run
 
-mlflow = pytest.importorskip("mlflow")
+# Every worker imports this module, one of them runs it, and mlflow's import takes two seconds.
+pytestmark = pytest.mark.skipif(find_spec("mlflow") is None, reason="mlflow is not installed")
 
 
 @pytest.fixture
@@ -19,6 +21,8 @@ def fuse(features, *options):
 
 
 def test_a_run_has_settings_scores_and_files(features, tmp_path, monkeypatch):
+    import mlflow
+
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     out, store = tmp_path / "out", tmp_path / "runs"
     figures = tmp_path / "figures"
