@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from glob import glob
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,29 +57,20 @@ class NewClip:
 
 def warm_up(folder: Path, settings: PredictSettings) -> None:
     """Import PyTorch, start worker processes, and download missing weights."""
-    with importing_torch(settings):
-        pass
+    import_torch(settings)
     fetch_weights(folder, settings)
 
 
-@contextmanager
-def importing_torch(settings: PredictSettings) -> Iterator[None]:
-    """Import PyTorch in a thread, which mostly waits for its libraries, and start a reader."""
+def import_torch(settings: PredictSettings) -> None:
+    """Start a reader of media, and import PyTorch while it starts."""
     isolated.start_readers()
-    with ThreadPoolExecutor(1) as pool:
-        imported = pool.submit(_import_torch, settings.device)
-        import_module("mvemo.pipeline.prediction.run")
-        yield
-        imported.result()
-
-
-def _import_torch(device: str) -> None:
+    # A thread would not be faster: imports wait for each other's turns.
     with torch_import_without_gc():
         from mvemo.extract.training.devices import keep_freed_memory, pick_device
 
     keep_freed_memory()
     # The device is checked before anything is downloaded or read.
-    pick_device(device)
+    pick_device(settings.device)
 
 
 def fetch_weights(folder: Path, settings: PredictSettings) -> None:

@@ -6,7 +6,6 @@ Feature files are predicted without the media packages.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +101,9 @@ def clips_and_settings(
     is_read = not all(clip.problem for clip in clips)
     is_now = is_read and not later
     is_open = not is_read or (request.model_name is None and modality == "both")
-    with new_clips.importing_torch(settings) if is_now else nullcontext():
-        pictures = new_clips.have_pictures(clips) if is_open else [modality == "video"]
+    if is_now:
+        new_clips.import_torch(settings)
+    pictures = new_clips.have_pictures(clips) if is_open else [modality == "video"]
     folder = pick_model(request.model_name, pictures)
     if coverage is not None and is_read:
         from mvemo.fuse.final.model_files import load_model
