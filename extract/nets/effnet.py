@@ -190,11 +190,9 @@ class _Layer(fast_conv.NormedConvolution):
             weight, before = functional.pad(weight, extra), after
         elif before != after:
             x, before = functional.pad(x, (before[1], after[1], before[0], after[0])), (0, 0)
-        bias, stride, groups = convolution.bias, convolution.stride, convolution.groups
         if self.fused:
-            return fast_conv.clamped_convolution(
-                x, weight, bias, stride, before, groups, clamped=self.activated
-            )
+            return self.fused_convolution(x, weight, before, clamped=self.activated)
+        bias, stride, groups = convolution.bias, convolution.stride, convolution.groups
         y = functional.conv2d(x, weight, bias, stride, before, groups=groups)
         y = self.norm(y)
         return functional.relu6(y, inplace=True) if self.activated else y

@@ -283,8 +283,17 @@ class NormedConvolution(nn.Module):
 
     convolution_name: ClassVar[str] = "convolution"
     norm: Any
-    # True in copies of `optimized` that may call `clamped_convolution`.
+    # True in copies of `optimized` that may call `fused_convolution`.
     fused = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        # Height and width of pictures to the weight in the order that oneDNN reads for them.
+        self._packed: dict[torch.Size, Tensor] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the packed weights, which cannot be copied."""
+        return {**self.__dict__, "_packed": {}}
 
     def fold(self) -> None:
         """Fold the normalisation by running statistics into the weights of the convolution."""
@@ -300,22 +309,20 @@ class NormedConvolution(nn.Module):
         )
         self.norm = nn.Identity()
 
-
-def clamped_convolution(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    groups: int,
-    *,
-    clamped: bool,
-) -> Tensor:
-    """Convolve by oneDNN, and clamp values to 0..6 (ReLU6) while they are in the cache."""
-    activation, limits = ("hardtanh", [0, 6]) if clamped else ("none", [])
-    return torch.ops.mkldnn._convolution_pointwise(  # type: ignore[no-any-return]
-        x, weight, bias, padding, stride, [1, 1], groups, activation, limits, ""
-    )
+    def fused_convolution(
+        self, x: Tensor, weight: Tensor, padding: Sequence[int], *, clamped: bool
+    ) -> Tensor:
+        """Convolve by oneDNN, and clamp values to 0..6 (ReLU6) while they are in the cache."""
+        layer = getattr(self, self.convolution_name)
+        how = padding, layer.stride, [1, 1], layer.groups
+        if (packed := self._packed.get(x.shape[2:])) is None:
+            packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *how, x.shape)
+            self._packed[x.shape[2:]] = packed
+        activation = ("hardtanh", [0, 6], "") if clamped else ("none", [], "")
+        result: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, packed, layer.bias, *how, *activation
+        )
+        return result
 
 
 @torch.no_grad()
@@ -329,7 +336,8 @@ def optimized(net: AnyNet, precision: str = "float32") -> AnyNet:
         return net
     faster = copy.deepcopy(net)
     fused = precision == "float32" and all(p.device.type == "cpu" for p in net.parameters())
-    fused = fused and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    operators = "_convolution_pointwise", "_reorder_convolution_weight"
+    fused = fused and all(hasattr(torch.ops.mkldnn, name) for name in operators)
     for module in _unfolded(faster):
         module.fold()
         module.fused = fused

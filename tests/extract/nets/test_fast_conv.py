@@ -1,5 +1,7 @@
 """Fast convolutions have the values of direct ones, and optimized nets embed alike."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -140,8 +142,23 @@ def test_an_optimized_net_embeds_alike(name, options):
     tolerance = 1e-4 * float(expected.abs().max())
     torch.testing.assert_close(light.embed(x), expected, rtol=0, atol=tolerance)
     assert optimized(light) is light
+    # A used copy can be copied again.
+    torch.testing.assert_close(copy.deepcopy(light).embed(x), light.embed(x), rtol=0, atol=0)
     # The net itself is as it was.
     assert weights_digest(net) == digest
+
+
+@torch.no_grad()
+def test_fused_layers_take_pictures_of_any_size_and_number():
+    torch.manual_seed(3)
+    net = with_statistics(build_net("effnet", 3, width=0.125, size=64, n_frames=4))
+    light = optimized(net)
+    for size, n in [(64, 4), (65, 1), (64, 1), (45, 9), (64, 5), (65, 3)]:
+        x = torch.randn(n, 3, size, size)
+        features = light.frame_features(x)
+        torch.testing.assert_close(features, net.frame_features(x), rtol=0, atol=1e-4)
+        # What was packed for other pictures changes nothing.
+        torch.testing.assert_close(features, optimized(net).frame_features(x), rtol=0, atol=0)
 
 
 def test_a_net_without_such_layers_is_left_as_it_is():
