@@ -60,7 +60,8 @@ def predict_all(prepared: Preparation, settings: EvaluationSettings) -> OutOfFol
         predicted_inside = _with_parts(inner_models, parts if needed else {})
         fitter = HeadFitter(matrices, clips, settings.head, net_fold)
         chosen: dict[tuple[int, Key], float] = {}
-        for folds in [tested] if fitter.all_together else [(fold,) for fold in tested]:
+        for first in range(0, len(tested), fitter.at_once):
+            folds = tested[first : first + fitter.at_once]
             chosen |= _fit_folds(oof, fitter, folds, fitted, predicted_inside)
             for expert, fold in product(experts, folds):
                 expert.predict_fold(oof, fitter, fold)

@@ -26,8 +26,8 @@ MIN_DIFFERENT = 2
 # of a feature larger than the CPU cache; or 200 MB if every step reads the features from the file,
 # so that many heads share a pass over the file.
 BATCH_SCORES, BATCH_SHARE, BATCH_STREAMED = 300_000, 32, 50_000_000
-# Maximum number of values of all features whose folds are solved together.
-FEW_VALUES = 1 << 20
+# Maximum number of standardised values that are kept, to solve folds of few clips together.
+MOST_VALUES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,11 @@ class HeadFitter:
         self.settings = settings
         self.net_fold = net_fold
         self._target = clips.target
-        # Little data is standardised for all folds at a time, which are then solved together.
         size = sum(int(np.prod(matrix.values.shape)) for matrix in matrices.values())
-        self.all_together = len(clips.y_true) <= SPANNED and size <= FEW_VALUES
-        # Mask of the clips that features are standardised on, as bytes, to the features.
+        few = len(clips.y_true) <= SPANNED
+        #: Number of masks of clips to standardise on, such as folds, that are solved together.
+        self.at_once: int = max(MOST_VALUES // max(size, 1), 1) if few else 1
+        # These masks, as bytes, to the standardised features.
         self._scaled: dict[bytes, ScaledFeatures] = {}
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
@@ -190,18 +191,18 @@ class HeadFitter:
         # Number of a fit to bool (clips,): clips with all features, and training clips.
         valid: dict[int, Bools] = {}
         train: dict[int, Bools] = {}
-        together: dict[bytes, list[int]] = {}
+        together: dict[tuple[int, bytes], list[int]] = {}
+        masks: dict[bytes, int] = {}
         for i, fit in enumerate(fits):
             present = [self.matrices[name].present for name in fit.model.features]
             valid[i] = np.logical_and.reduce(present)
             train[i] = valid[i] & fit.train
             count = count_different(self.clips, train[i])
             if count >= MIN_DIFFERENT:
-                key = b""
-                if not self.all_together:
-                    # They share the features and, for regression, the standardised target.
-                    key = _rows_scaled_on(fit).tobytes()
-                    key += fit.train.tobytes() if self.clips.link == "identity" else b""
+                number = masks.setdefault(_rows_scaled_on(fit).tobytes(), len(masks))
+                # Of many clips, targets of regression are not kept for each fit.
+                is_one = self.at_once == 1 and self.clips.link == "identity"
+                key = number // self.at_once, fit.train.tobytes() if is_one else b""
                 together.setdefault(key, []).append(i)
             elif strict:
                 unit = "classes" if self.clips.link == "softmax" else "clips"
@@ -277,13 +278,13 @@ class HeadFitter:
         return weights[0]
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Return the features standardised for a fit; unless clips are few, one result is kept."""
+        """Return the features standardised for a fit; the last `at_once` results are kept."""
         rows = _rows_scaled_on(fit)
         key = rows.tobytes()
         if key not in self._scaled:
             last = next(iter(self._scaled.values()), None)
-            if not self.all_together:
-                self._scaled.clear()
+            if len(self._scaled) == self.at_once:
+                del self._scaled[next(iter(self._scaled))]
             self._scaled[key] = last.on(rows) if last else ScaledFeatures(self.matrices, rows)
         return self._scaled[key]
 
@@ -328,7 +329,13 @@ class HeadFitter:
         by_train = {fit.train.tobytes(): target_scale(values[fit.train]) for fit in fits}
         scales = [by_train[fit.train.tobytes()] for fit in fits]
         different = scales[:1] if len(by_train) == 1 else scales
-        target = np.stack([scale.standardised(values).T for scale in different])
+        # Targets of other clips, which the scale may not fit, are not used.
+        target = np.stack(
+            [
+                np.where(fit.train, scale.standardised(values).T, 0.0)
+                for fit, scale in zip(fits, different, strict=False)
+            ]
+        )
         return scales, np.ascontiguousarray(target, np.float32)
 
     def _solve(self, fits: Sequence[Fit], target: F32, weights: F32) -> list[Position]:

@@ -110,6 +110,9 @@ def clip_batches(weights: Sequence[float], processes: int, unit: int) -> list[li
     net. The first task of each process is small: when it is done, the remaining time is known.
     """
     rows = range(len(weights))
+    # Clips of unknown weight are shared, too.
+    least = sum(weights) / max(len(weights), 1) / 1000 or 1.0
+    weights = [max(weight, least) for weight in weights]
     order = sorted(rows, key=lambda row: -weights[row]) if unit == 1 else list(rows)
     before = [0.0, *accumulate(weights[row] for row in order)]
     batches: list[list[int]] = []

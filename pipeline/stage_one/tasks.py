@@ -8,6 +8,7 @@ partial run, writes the same rows. `SpreadRun` gives the tasks to a backend and 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,8 +137,11 @@ class SpreadRun:
         batch = extract.embed_batch
         at_once = (devices.windows_at_once(batch, device, NETS[net.name]) for net in nets)
         unit = min(at_once, default=batch or 1)
-        stamps = map(find_stamp, map(plan.manifest.media_path, plan.manifest.clips))
-        sizes = [stamp[0] if stamp else 0 for stamp in stamps]
+        paths = [plan.manifest.media_path(clip) for clip in plan.manifest.clips]
+        # Clips of one file share its size.
+        n_clips = Counter(paths)
+        stamps = map(find_stamp, paths)
+        sizes = [s[0] / n_clips[path] if s else 0.0 for path, s in zip(paths, stamps, strict=True)]
         batches = division.clip_batches(sizes, self.backend.processes, unit)
         with progress.Progress("clips", len(sizes)) as bar:
             self._do(self._clip_tasks(batches), bar)

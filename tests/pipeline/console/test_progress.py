@@ -195,4 +195,5 @@ def test_windows_and_tasks_divide_all():
     assert clip_batches(7 * [1], 1, 5) == [[0, 1, 2, 3, 4], [5, 6]]
     # Long clips come first, in small tasks.
     assert clip_batches([1, 1, 9, 1, 1, 7], 2, 1) == [[2], [5], [0], [1], [3], [4]]
-    assert clip_batches(3 * [0], 2, 1) == [[0, 1, 2]]
+    # Clips of unknown weight are shared, too.
+    assert clip_batches(3 * [0], 2, 1) == [[0], [1], [2]]
