@@ -6,8 +6,9 @@ The heads are linear layers over the whole feature, so that they predict new cli
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy
@@ -34,6 +35,9 @@ MOST_STEPS = 100
 # Number of principal directions, over all layers, that a weighted sum uses: more would take
 # longer and hardly change the weights.
 MOST_DIRECTIONS = 128
+# Products of these fits are so small that threads would wait for each other longer than they work.
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+one_thread: Callable[[_Method], _Method] = threadpool_limits.wrap(limits=1, user_api="blas")
 
 
 def fit_layer_weights(
@@ -69,8 +73,9 @@ def fit_layer_weights(
         total = share[:, 0] @ values + 0.5 * penalty * np.square(coef).sum()
         return float(total), np.concatenate([of_weights, of_coef, residual.sum(axis=0)])
 
-    x0, options = np.zeros(n_layers + (dim + 1) * n_outputs), {"maxiter": MOST_STEPS, "ftol": 1e-7}
-    found = scipy.optimize.minimize(loss, x0, jac=True, method="L-BFGS-B", options=options)
+    start = np.zeros(n_layers + n_outputs * dim + n_outputs)
+    options = {"maxiter": MOST_STEPS, "ftol": 1e-7}
+    found = scipy.optimize.minimize(loss, start, jac=True, method="L-BFGS-B", options=options)
     return split(found.x)
 
 
@@ -145,48 +150,50 @@ class LayerModels:
 
         For clips of an inner fold, layer and penalty are chosen on the other inner folds.
         """
+        self._predict(oof, self._layers(fitter, oof.clips.folds != fold), fold)
+
+    @one_thread
+    def _predict(self, oof: OutOfFold, data: _Layers, fold: int) -> None:
         clips, folds, tested = oof.clips, oof.inner_folds[fold], oof.clips.folds == fold
-        data, splits = self._layers(fitter, ~tested), leave_each_out(folds)
-        # The products are so small that threads would wait for each other longer than they work.
-        with threadpool_limits(1, "blas"):
-            for model in self.models:
-                is_sum = model.name.endswith(WEIGHTED)
-                tried = {}
-                for C in GRID if fitter.settings.choose_C else (fitter.settings.C,):
-                    for layer in [None] if is_sum else range(len(self.layers)):
-                        tried[layer, C] = values = oof.blank()
-                        for train, rows in splits:
-                            values[rows] = data.outputs(data.fit(train, layer, C), rows)
+        settings, splits = data.fitter.settings, leave_each_out(folds)
+        for model in self.models:
+            is_sum = model.name.endswith(WEIGHTED)
+            tried = {}
+            for C in GRID if settings.choose_C else (settings.C,):
+                for layer in [None] if is_sum else range(len(self.layers)):
+                    tried[layer, C] = values = oof.blank()
+                    for train, rows in splits:
+                        values[rows] = data.outputs(data.fit(train, layer, C), rows)
 
-                def choose(
-                    rows: Bools, tried: dict[tuple[int | None, float], F64] = tried
-                ) -> tuple[int | None, float]:
-                    labels, task = clips.y_true[rows], clips.task
-                    losses = {key: task.choice_loss(labels, x[rows]) for key, x in tried.items()}
-                    return min(losses, key=lambda key: np.nan_to_num(losses[key], nan=np.inf))
+            def choose(
+                rows: Bools, tried: dict[tuple[int | None, float], F64] = tried
+            ) -> tuple[int | None, float]:
+                labels, task = clips.y_true[rows], clips.task
+                losses = {key: task.choice_loss(labels, x[rows]) for key, x in tried.items()}
+                return min(losses, key=lambda key: np.nan_to_num(losses[key], nan=np.inf))
 
-                oof.inner[fold][model.key] = inner = oof.blank()
-                for others, rows in splits:
-                    inner[rows] = tried[choose(others)][rows]
-                found = choose(folds >= 0)
-                if (fitted := data.fit(~tested, *found)) is not None:
-                    self.chosen[model.name, fold] = found
-                    if is_sum:
-                        self.weights[fold] = fitted.weights
-                    oof.outputs[model.key][tested] = data.outputs(fitted, tested)
-                    oof.heads.append(self._head(data, fitted, model, fold, found[1]))
+            oof.inner[fold][model.key] = inner = oof.blank()
+            for others, rows in splits:
+                inner[rows] = tried[choose(others)][rows]
+            found = choose(folds >= 0)
+            if (fitted := data.fit(~tested, *found)) is not None:
+                self.chosen[model.name, fold] = found
+                if is_sum:
+                    self.weights[fold] = fitted.weights
+                oof.outputs[model.key][tested] = data.outputs(fitted, tested)
+                oof.heads.append(self._head(data, fitted, model, fold, found[1]))
 
     def fit_all(self, oof: OutOfFold, fitter: HeadFitter, tested: Sequence[int]) -> None:
         """Add heads of all clips, with the layer and penalty that most tested folds chose."""
         everything = np.ones(len(oof.clips.y_true), bool)
-        data, chosen = self._layers(fitter, everything), self.chosen
-        with threadpool_limits(1, "blas"):
-            for model in self.models:
-                found = [chosen[model.name, f] for f in tested if (model.name, f) in chosen]
-                if found:
-                    layer, C = Counter(found).most_common(1)[0][0]
-                    if (fitted := data.fit(everything, layer, C)) is not None:
-                        oof.heads.append(self._head(data, fitted, model, None, C))
+        data = self._layers(fitter, everything)
+        fit = one_thread(data.fit)
+        for model in self.models:
+            found = [self.chosen[model.name, f] for f in tested if (model.name, f) in self.chosen]
+            if found:
+                layer, C = Counter(found).most_common(1)[0][0]
+                if (fitted := fit(everything, layer, C)) is not None:
+                    oof.heads.append(self._head(data, fitted, model, None, C))
 
     def _layers(self, fitter: HeadFitter, train: Bools) -> _Layers:
         matrix = fitter.matrices[self.feature]
