@@ -183,7 +183,7 @@ class HeadFitter:
         few = len(clips.y_true) <= SPANNED
         #: Number of masks of clips to standardise on, such as folds, that are solved together.
         self.at_once: int = max(MOST_VALUES // max(size, 1), 1) if few else 1
-        # These masks, as bytes, to the standardised features.
+        # These masks, as bytes, to the standardised features, those used last at the end.
         self._scaled: dict[bytes, ScaledFeatures] = {}
 
     def fit(self, fits: Sequence[Fit], *, strict: bool = False) -> list[Fitted]:
@@ -278,15 +278,16 @@ class HeadFitter:
         return weights[0]
 
     def _scaled_on(self, fit: Fit) -> ScaledFeatures:
-        """Return the features standardised for a fit; the last `at_once` results are kept."""
-        rows = _rows_scaled_on(fit)
-        key = rows.tobytes()
-        if key not in self._scaled:
-            last = next(iter(self._scaled.values()), None)
+        """Return the features standardised for a fit; those of the last `at_once` are kept."""
+        key = (rows := _rows_scaled_on(fit)).tobytes()
+        scaled = self._scaled.pop(key, None)
+        if scaled is None:
+            last = next(reversed(self._scaled.values()), None)
+            scaled = last.on(rows) if last else ScaledFeatures(self.matrices, rows)
             if len(self._scaled) == self.at_once:
                 del self._scaled[next(iter(self._scaled))]
-            self._scaled[key] = last.on(rows) if last else ScaledFeatures(self.matrices, rows)
-        return self._scaled[key]
+        self._scaled[key] = scaled
+        return scaled
 
     def _fit_together(
         self,
@@ -330,22 +331,18 @@ class HeadFitter:
         scales = [by_train[fit.train.tobytes()] for fit in fits]
         different = scales[:1] if len(by_train) == 1 else scales
         # Targets of other clips, which the scale may not fit, are not used.
-        target = np.stack(
-            [
-                np.where(fit.train, scale.standardised(values).T, 0.0)
-                for fit, scale in zip(fits, different, strict=False)
-            ]
-        )
-        return scales, np.ascontiguousarray(target, np.float32)
+        pairs = zip(fits, different, strict=False)
+        target = [np.where(fit.train, scale.standardised(values).T, 0.0) for fit, scale in pairs]
+        return scales, np.array(target, np.float32)
 
     def _solve(self, fits: Sequence[Fit], target: F32, weights: F32) -> list[Position]:
         """Return the results of fits for the targets (1 or fits, outputs, clips)."""
         rows = np.logical_or.reduce(weights > 0)
         factors = [self._factors(fit.model) for fit in fits]
-        keys = [_rows_scaled_on(fit).tobytes() for fit in fits]
-        # The features as standardised for the fits, and the number of each fit's.
-        by_key = {key: self._scaled_on(fit) for key, fit in zip(keys, fits, strict=True)}
-        of = np.array([list(by_key).index(key) for key in keys])
+        scaled_on = [self._scaled_on(fit) for fit in fits]
+        # The different ones, and the number of each fit's.
+        different = list({id(scaled): scaled for scaled in scaled_on}.values())
+        of = np.array([next(i for i, x in enumerate(different) if x is s) for s in scaled_on])
         # Feature name to the indices of the fits that use it.
         users = {
             name: [i for i in range(len(fits)) if name in factors[i]]
@@ -353,9 +350,7 @@ class HeadFitter:
         }
         blocks, start = [], []
         for name, members in users.items():
-            matrices = [
-                (scaled.take(name, rows), scaled[name].spectrum) for scaled in by_key.values()
-            ]
+            matrices = [(scaled.take(name, rows), scaled[name].spectrum) for scaled in different]
             of_block = np.array([factors[i][name] for i in members])
             blocks.append(Block(matrices, of[members], np.array(members), of_block))
             zeros = np.zeros((target.shape[1], matrices[0][0].shape[1]), np.float32)

@@ -16,10 +16,9 @@ Objective, as in LogisticRegression of scikit-learn: the mean loss over the trai
 
 Loss: ``softmax``: cross-entropy over classes (J22 eq. 6-8). ``sigmoid``: binary cross-entropy,
 summed over tags. ``identity``: half the squared error, summed over targets. `scores` are float32
-(problems, outputs, clips), `target` is of the same shape or, if all problems share it, (1, outputs,
-clips), and `weights` are (problems, 1, clips), whose rows sum to 1: the loss of a problem is the
-weighted mean over clips. Results overwrite the given arrays where possible, because arrays as large
-as the scores take most of the memory.
+(problems, outputs, clips), `target` is (problems or 1, outputs, clips), `weights` are (problems, 1,
+clips), with rows that sum to 1: the loss of a problem is the weighted mean over clips. Results
+overwrite given arrays where possible: arrays as large as the scores take most of the memory.
 """
 
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ import pytest
 
 from mvemo.fuse import Clips, Fit, HeadSettings, fit_heads, models_of, task_of
 from mvemo.fuse.features import matrix_of
-from mvemo.fuse.heads import fitting
+from mvemo.fuse.heads import blocks, fitting
 
 
 def drawn(name, n=60):
@@ -55,8 +55,16 @@ def test_folds_solved_together_are_those_solved_one_by_one(task, share, at_once,
         return solve(blocks, *others)
 
     monkeypatch.setattr(fitting, "solve", counting)
+    scale, n_scalings = blocks.fit_scaling, []
+    monkeypatch.setattr(blocks, "fit_scaling", lambda *a: n_scalings.append(1) or scale(*a))
     size = sum(matrix.values.size for matrix in matrices.values())
     monkeypatch.setattr(fitting, "MOST_VALUES", size * at_once)
+    fitter = fitting.HeadFitter(matrices, clips, settings)
+    fitter.fit(fits)
+    # Each feature is standardised once on each set of clips, and no more sets are kept than stated.
+    assert len(n_scalings) == 3 * 3
+    assert len(fitter._scaled) == at_once
+    n_matrices.clear()
     together = fit_heads(fits, matrices, clips, settings)
     assert n_matrices == {(1, 3): [3], (2, 3): [2, 2], (1, 2): [2, 1]}[share, at_once]
     monkeypatch.setattr(fitting, "MOST_VALUES", 0)
