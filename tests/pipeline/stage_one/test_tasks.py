@@ -16,7 +16,7 @@ from mvemo.manifests.errors import MvemoError
 from mvemo.pipeline.clips.clip_tables import clip_table
 from mvemo.pipeline.console.progress import Progress
 from mvemo.pipeline.settings_files import load_settings
-from mvemo.pipeline.stage_one import backends, tasks
+from mvemo.pipeline.stage_one import backends, division, tasks
 from mvemo.pipeline.stage_one.backends import Backend, job_environments, visible_gpus
 from mvemo.pipeline.stage_one.division import ExtractRequest
 from mvemo.pipeline.stage_one.plan import ExtractPlan
@@ -87,6 +87,18 @@ def spread(sounds, folder, fail=lambda task: None):
         run = SpreadRun(plan, writer, Backend(backend, 1))
         run.do_clips()
         return run
+
+
+def test_segments_of_a_file_share_its_size(sounds, tmp_path, monkeypatch):
+    folder, seen, divide = sounds.manifest.parent, [], division.clip_batches
+    lines = "clip_id,path,label,group,start,duration", "a,0.wav,calm,g0,0,0.2"
+    lines += "b,0.wav,tense,g0,0.2,0.2", "c,1.wav,calm,g1,,"
+    manifest = folder / "segments.csv"
+    manifest.write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(division, "clip_batches", lambda w, *a: seen.extend(w) or divide(w, *a))
+    spread(sounds._replace(manifest=manifest), tmp_path)
+    whole, other = ((folder / name).stat().st_size for name in ("0.wav", "1.wav"))
+    assert seen == [whole / 2, whole / 2, other]
 
 
 def test_a_task_that_fails_is_named_and_all_others_are_kept(sounds, tmp_path):
